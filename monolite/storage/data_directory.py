@@ -21,14 +21,17 @@ class DataDirectory:
 
     @property
     def database(self) -> Path:
+        """The SQLite file."""
         return self.path / "monolite.db"
 
     @property
     def operator_key(self) -> Path:
+        """The key of the machine's operator, 0600."""
         return self.path / "operator.key"
 
     @property
     def root_secret(self) -> Path:
+        """The secret that stays out of the database and its replica, 0600."""
         return self.path / "root.secret"
 
     @property
@@ -38,10 +41,12 @@ class DataDirectory:
 
     @property
     def config(self) -> Path:
+        """The settings file that a directory may carry."""
         return self.path / "monolite.toml"
 
     @property
     def lock_file(self) -> Path:
+        """What the serving process holds locked."""
         return self.path / "monolite.lock"
 
     @property

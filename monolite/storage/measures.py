@@ -25,6 +25,7 @@ class LatencySnapshot:
 
     @property
     def count(self) -> int:
+        """How many were measured."""
         return sum(self.counts)
 
     def quantile_s(self, quantile: float) -> float:
@@ -46,10 +47,12 @@ class Latencies:
         self._sum_s = 0.0
 
     def add(self, took_s: float) -> None:
+        """Counts one that took `took_s`."""
         self._counts[bisect_left(LATENCY_BOUNDS_S, took_s)] += 1
         self._sum_s += took_s
 
     def snapshot(self) -> LatencySnapshot:
+        """The counts so far."""
         return LatencySnapshot(LATENCY_BOUNDS_S, tuple(self._counts), self._sum_s)
 
 
@@ -64,6 +67,7 @@ class PerSecond:
         self._started_at = monotonic()
 
     def add(self, amount: float) -> None:
+        """Adds to the current second."""
         second = int(self._monotonic())
         slot = second % self._size
         if self._seconds[slot] != second:

@@ -71,8 +71,9 @@ class Checkpointer:
         self._interval_s = interval_s
         self._wal_bytes_max = wal_bytes_max
         self._monotonic = monotonic
-        self._pages = 0
         self._pages_done = 0
+        self._dirty = False
+        self._long = False
         self._wake = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -105,6 +106,7 @@ class Checkpointer:
             self._thread.join()
 
     def stats(self) -> CheckpointStats:
+        """How large the log is, and what was done about it."""
         try:
             wal_bytes = self._wal.stat().st_size
         except OSError:
@@ -121,10 +123,11 @@ class Checkpointer:
 
     def _committed(self, connection: apsw.Connection, schema: str, pages: int) -> int:
         """Runs on the writer's thread after each commit, with the pages now in the log."""
-        if pages < self._pages:
-            self._pages_done = 0
-        self._pages = pages
-        if pages - self._pages_done >= PASSIVE_PAGES:
+        self._dirty = True
+        self._long = pages >= RESTART_PAGES
+        # A log begun anew counts from one, below what the last checkpoint had done.
+        new_pages = pages - self._pages_done if pages >= self._pages_done else pages
+        if new_pages >= PASSIVE_PAGES:
             self._wake.set()
         return apsw.SQLITE_OK
 
@@ -133,24 +136,30 @@ class Checkpointer:
             while not self._stopping:
                 self._wake.wait(self._interval_s)
                 self._wake.clear()
-                if self._pages != self._pages_done:
+                if self._dirty:
                     self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_PASSIVE)
-                if self._pages >= RESTART_PAGES:
+                if self._long:
+                    self._long = False
                     self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_RESTART)
             self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_TRUNCATE)
         finally:
             connection.close()
 
     def _checkpoint(self, connection: apsw.Connection, mode: int) -> None:
+        # Cleared first: a commit that comes meanwhile sets it again.
+        self._dirty = False
         try:
-            _, done = connection.wal_checkpoint(mode=mode)
+            pages, done = connection.wal_checkpoint(mode=mode)
         except apsw.BusyError:
             # A reader or the writer is in the way; the next round tries again.
+            self._dirty = True
             return
         except apsw.Error as error:
+            self._dirty = True
             self._failures_total += 1
             log.error("a checkpoint failed and will be tried again: %s", error)
             return
         self._checkpoints_total += 1
         self._last = self._monotonic()
+        self._dirty = self._dirty or done < pages
         self._pages_done = done

@@ -48,7 +48,7 @@ def temporary_in_memory(connection: apsw.Connection) -> None:
 
 
 def strict_quotes(connection: apsw.Connection) -> None:
-    """Without it a misspelt "column" is quietly a string. https://sqlite.org/quirks.html#dblquote"""
+    """Without it a misspelt "column" is quietly a string (sqlite.org/quirks.html#dblquote)."""
     connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)
     connection.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 0)
 

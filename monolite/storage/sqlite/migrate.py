@@ -137,10 +137,12 @@ def _applied(connection: apsw.Connection) -> list[_Applied] | None:
     applied: list[_Applied] = []
     if "schema_migrations" in tables:
         rows = connection.execute(
-            "SELECT version, name, checksum, compatible_from FROM schema_migrations ORDER BY version"
+            "SELECT version, name, checksum, compatible_from FROM schema_migrations "
+            "ORDER BY version"
         )
         for version, name, checksum, compatible_from in rows:
-            assert isinstance(version, int) and isinstance(compatible_from, int)
+            assert isinstance(version, int)
+            assert isinstance(compatible_from, int)
             applied.append(_Applied(version, str(name), str(checksum), compatible_from))
     if not applied:
         raise StorageCorrupt(

@@ -115,6 +115,7 @@ class Readers:
         self.inline.close()
 
     def stats(self) -> ReaderStats:
+        """How much was read, and how fast."""
         latencies = self._latencies.snapshot()
         return ReaderStats(
             reads_total=latencies.count,
@@ -141,7 +142,7 @@ class Readers:
                 connection = connection or self._open_connection()
                 if not request.future.cancelled():
                     value = self._answer(connection, request)
-            except BaseException as raised:  # noqa: BLE001 - nothing may end the thread
+            except BaseException as raised:
                 error = _told(raised)
             try:
                 self._loop.call_soon_threadsafe(self._settle, request, value, error)

@@ -1,9 +1,9 @@
 """The schema as it is shipped: schema.sql for a new file, numbered migrations for an old one.
 
-    schema.sql                    what a new file gets, in one transaction
-    migrations/NNNN_name.sql      0001 is the first release's whole schema; each says in its
-                                  header `-- compatible-from: N`: the oldest program, by the
-                                  newest migration it knows, that can run on the result
+schema.sql                    what a new file gets, in one transaction
+migrations/NNNN_name.sql      0001 is the first release's whole schema; each says in its
+header `-- compatible-from: N`: the oldest program, by the
+newest migration it knows, that can run on the result
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ _TOKEN = re.compile(r"--[^\n]*|/\*.*?\*/|\s+|('(?:[^']|'')*'|\"[^\"]*\"|\w+|.)",
 
 @dataclass(frozen=True)
 class Migration:
+    """One numbered file."""
+
     version: int
     name: str
     sql: str
@@ -31,6 +33,7 @@ class Migration:
 
     @cached_property
     def checksum(self) -> str:
+        """SHA-256 of the text, in hex: an applied migration must never change."""
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
 
@@ -58,7 +61,9 @@ def load_schema(schema_file: Path, migrations_directory: Path) -> Schema:
         if named is None or int(named[1]) != version:
             raise ValueError(f"{path}: expected a name like {version:04}_what_changes.sql")
         if header is None or not 1 <= int(header[1]) <= version:
-            raise ValueError(f"{path}: expected a line `-- compatible-from: N` with N in 1..{version}")
+            raise ValueError(
+                f"{path}: expected a line `-- compatible-from: N` with N in 1..{version}"
+            )
         migrations.append(Migration(version, named[2], sql, int(header[1])))
     if not migrations:
         raise ValueError(f"{migrations_directory}: holds no migrations")
@@ -69,9 +74,7 @@ def shipped_schema() -> Schema:
     """The program's own schema, from the checkout or from inside the executable."""
     bundle = getattr(sys, "_MEIPASS", None)
     root = Path(bundle) if bundle else Path(__file__).resolve().parents[3]
-    return load_schema(
-        root / "schema.sql", root / "monolite" / "storage" / "sqlite" / "migrations"
-    )
+    return load_schema(root / "schema.sql", root / "monolite" / "storage" / "sqlite" / "migrations")
 
 
 def outline(connection: apsw.Connection) -> list[tuple[str, str, str]]:

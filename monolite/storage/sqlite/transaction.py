@@ -56,6 +56,7 @@ class SyncWriter:
             return work(self._connection)
 
     def close(self) -> None:
+        """Closes the connection."""
         self._connection.close()
 
     def __enter__(self) -> Self:

@@ -42,7 +42,8 @@ Work = Callable[[apsw.Connection], T]
 @dataclass(frozen=True, slots=True)
 class WriterStats:
     """Totals since the start. Rates are means over the last minute and the last ten;
-    `sustained_writes_per_s` is what each of the last ten minutes reached."""
+    `sustained_writes_per_s` is what each of the last ten minutes reached.
+    """
 
     queue_count: int
     queue_count_max: int
@@ -145,6 +146,7 @@ class Writer:
         self._thread.join()
 
     def stats(self) -> WriterStats:
+        """How much was written, how fast, and how busy the thread is."""
         return WriterStats(
             queue_count=self._waiting_count,
             queue_count_max=self._queue_count_max,
@@ -204,7 +206,7 @@ class Writer:
                     _run_in_savepoint(connection, write)
                 connection.execute("COMMIT")
                 committed_count += sum(write.error is None for write in ran)
-            except BaseException as error:  # noqa: BLE001 - nothing may end the thread
+            except BaseException as error:
                 self._failed_batches_total += 1
                 log.error("a batch of %d writes was not committed: %s", len(ran), error)
                 # BEGIN itself failed: the next one would too.
@@ -255,7 +257,7 @@ def _run_in_savepoint(connection: apsw.Connection, write: _Write) -> None:
     try:
         with connection:
             write.value = write.work(connection)
-    except BaseException as error:  # noqa: BLE001 - nothing may end the thread
+    except BaseException as error:
         if not connection.in_transaction:
             raise
         write.error = _told(error)
