@@ -40,6 +40,11 @@ class DataDirectory:
         return self.path / "server.json"
 
     @property
+    def capacity(self) -> Path:
+        """What `doctor` measured of this box."""
+        return self.path / "capacity.json"
+
+    @property
     def config(self) -> Path:
         """The settings file that a directory may carry."""
         return self.path / "monolite.toml"

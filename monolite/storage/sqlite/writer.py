@@ -145,6 +145,11 @@ class Writer:
         await asyncio.shield(self._closed)
         self._thread.join()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread is there to commit."""
+        return self._thread is not None and self._thread.is_alive()
+
     def stats(self) -> WriterStats:
         """How much was written, how fast, and how busy the thread is."""
         return WriterStats(
@@ -254,13 +259,17 @@ class Writer:
 
 def _run_in_savepoint(connection: apsw.Connection, write: _Write) -> None:
     """Sets the write's value or error; raises only when the whole transaction is lost."""
+    # Not apsw's `with connection`: when SQLite has ended the transaction by itself, that reports
+    # the missing savepoint in place of the full disk.
+    connection.execute("SAVEPOINT one_write")
     try:
-        with connection:
-            write.value = write.work(connection)
+        write.value = write.work(connection)
     except BaseException as error:
         if not connection.in_transaction:
             raise
+        connection.execute("ROLLBACK TO one_write")
         write.error = _told(error)
+    connection.execute("RELEASE one_write")
 
 
 def _recover(connection: apsw.Connection) -> None:
