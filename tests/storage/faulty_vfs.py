@@ -45,7 +45,7 @@ class FaultyVfs(apsw.VFS):
         self.faults = faults
         super().__init__(name, "")
 
-    def xOpen(self, name: Any, flags: list[int]) -> FaultyFile:  # noqa: N802
+    def xOpen(self, name: Any, flags: list[int]) -> FaultyFile:
         return FaultyFile(name, flags, self.faults)
 
 
@@ -54,14 +54,14 @@ class FaultyFile(apsw.VFSFile):
         self.faults = faults
         super().__init__("", name, flags)
 
-    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
+    def xWrite(self, data: bytes, offset: int) -> None:
         self.faults.step()
         super().xWrite(data, offset)
 
-    def xSync(self, flags: int) -> None:  # noqa: N802
+    def xSync(self, flags: int) -> None:
         self.faults.step()
         super().xSync(flags)
 
-    def xTruncate(self, newsize: int) -> None:  # noqa: N802
+    def xTruncate(self, newsize: int) -> None:
         self.faults.step()
         super().xTruncate(newsize)

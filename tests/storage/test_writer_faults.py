@@ -14,7 +14,6 @@ from monolite.storage.errors import StorageError, StorageFull
 from monolite.storage.sqlite import integrity
 from monolite.storage.sqlite.connection import open_reader, open_writer
 from monolite.storage.sqlite.writer import Writer
-
 from tests.storage.faulty_vfs import Faults, FaultyVfs
 
 WRITE_COUNT = 24
