@@ -178,3 +178,12 @@ def test_a_first_start_killed_at_once_can_start_again(tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=True, cwd=Path.cwd())
     assert path.stat().st_size > 0
+
+
+def test_an_emptied_file_is_refused_and_not_filled_anew(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    create_database(path, schema=V1, now_ms=1)
+    path.write_bytes(b"")
+    with pytest.raises(StorageCorrupt, match="empty"):
+        create_database(path, schema=V1, now_ms=2)
+    assert path.read_bytes() == b""

@@ -26,6 +26,7 @@ from monolite.storage.errors import (
     from_apsw,
     from_os_error,
 )
+from monolite.storage.sqlite.integrity import examine
 from monolite.storage.sqlite.schema import Migration, Schema
 from monolite.storage.sqlite.transaction import immediate
 
@@ -95,9 +96,11 @@ def create_database(path: Path, *, schema: Schema, now_ms: int) -> None:
     """Makes a new database beside its final name and renames it into place, synced.
 
     So a file of that name is always whole: an empty one was cut off later, and is refused rather
-    than filled anew over someone's data. Does nothing when the file exists. Raises StorageError.
+    than filled anew over someone's data. A file that exists is only examined. Raises StorageError,
+    StorageCorrupt for one that was cut off.
     """
     if path.exists():
+        examine(path)
         return
     temporary = path.with_name(path.name + ".new")
     try:
