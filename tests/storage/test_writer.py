@@ -60,7 +60,7 @@ async def held(writer: Writer) -> tuple[threading.Event, asyncio.Future[bool]]:
 def rows(database: Path) -> dict[int, str]:
     connection = open_reader(database)
     try:
-        return dict(connection.execute("SELECT key, value FROM pairs").fetchall())
+        return {int(key): str(value) for key, value in connection.execute("SELECT * FROM pairs")}
     finally:
         connection.close()
 
@@ -140,8 +140,11 @@ def test_an_error_that_no_future_can_carry_neither_ends_the_thread_nor_the_loop(
 def test_writes_run_in_the_order_they_were_submitted(opened: Opened) -> None:
     order: list[int] = []
 
+    def note(n: int) -> Callable[[apsw.Connection], None]:
+        return lambda connection: order.append(n)
+
     async def body(writer: Writer) -> None:
-        futures = [writer.submit(lambda _, n=n: order.append(n)) for n in range(1000)]
+        futures = [writer.submit(note(n)) for n in range(1000)]
         await asyncio.gather(*futures)
 
     with_writer(opened, body, batch_count_max=7)
@@ -227,8 +230,11 @@ def test_without_group_commit_each_write_has_its_own_transaction(opened: Opened)
 def test_listeners_hear_of_each_commit_even_when_one_of_them_fails(opened: Opened) -> None:
     heard: list[int] = []
 
+    def failing(count: int) -> None:
+        raise ValueError(count)
+
     async def body(writer: Writer) -> None:
-        writer.on_commit += [lambda count: 1 // 0, heard.append]  # type: ignore[arg-type, return-value, list-item]
+        writer.on_commit += [failing, heard.append]
         await asyncio.gather(*(writer.submit(put(key, "x")) for key in range(50)))
         with pytest.raises(KeyError):
             await writer.submit(put_then_fail(99, KeyError()))

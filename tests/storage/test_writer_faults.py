@@ -81,7 +81,7 @@ def test_whichever_write_or_sync_fails_acknowledged_is_what_is_stored(
         )
         integrity.check(path)
         reader = open_reader(path)
-        stored = {int(row[0]) for row in reader.execute("SELECT key FROM pairs")}  # type: ignore[call-overload]
+        stored = {int(row[0]) for row in reader.execute("SELECT key FROM pairs")}
         reader.close()
         assert stored == acknowledged, f"fail_at={fail_at}"
         assert refused.isdisjoint(stored)
