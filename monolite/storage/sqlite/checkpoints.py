@@ -2,13 +2,14 @@
 
     wal hook (each commit) ──► pages in the log ──► PASSIVE   after 1 000 new pages, or
                                                               after a second with any
-                                               ──► RESTART    once the log holds 8 000
+                        └─► PASSIVE on the writer's own connection once the log holds 8 000
 
 A checkpoint inside a commit makes that commit's writes wait for two fsyncs: p99.9 of an append was
 2.6 ms with it and 0.18 ms without. By time, because at `synchronous=NORMAL` only a checkpoint
-syncs, and a quiet server would keep its last writes unsynced for ever. RESTART, because under
-steady writes PASSIVE never catches the log's end, and the log would grow without bound; it holds
-the writer for the last few pages only, and gives up when a reader is in its way.
+syncs, and a quiet server would keep its last writes unsynced for ever. On the writer's connection
+once the log is long, because under steady writes one beside it never catches the log's end, and
+the log would grow without bound (and RESTART from beside loses the race for the write lock); the
+writer then copies only the pages that the other has not.
 
 Where Litestream replicates, it alone checkpoints: one it didn't see makes the replica
 unrestorable (litestream#752). Then this does nothing, and no connection checkpoints at close.
@@ -16,6 +17,7 @@ unrestorable (litestream#752). Then this does nothing, and no connection checkpo
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -33,11 +35,9 @@ log = logging.getLogger("monolite.storage")
 Owner = Literal["monolite", "litestream"]
 
 PASSIVE_PAGES = 1000
-RESTART_PAGES = 8000
+LONG_LOG_PAGES = 8000
 INTERVAL_S = 1.0
 WAL_BYTES_MAX = 1024 * 1024 * 1024
-# RESTART waits for readers with the write lock held, so it may wait only briefly.
-RESTART_WAIT_MS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Checkpointer:
         self._monotonic = monotonic
         self._pages_done = 0
         self._dirty = False
-        self._long = False
+        self._long_log_pages = LONG_LOG_PAGES
         self._wake = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -92,7 +92,8 @@ class Checkpointer:
         if self._owner == "litestream":
             return
         connection = open_writer(self._path, synchronous="normal", autocheckpoint=False)
-        connection.set_busy_timeout(RESTART_WAIT_MS)
+        # The TRUNCATE at close waits for readers; they have closed, or the next start goes on.
+        connection.set_busy_timeout(100)
         self._thread = threading.Thread(
             target=self._run, args=(connection,), name="monolite-checkpoints", daemon=True
         )
@@ -124,11 +125,18 @@ class Checkpointer:
     def _committed(self, connection: apsw.Connection, schema: str, pages: int) -> int:
         """Runs on the writer's thread after each commit, with the pages now in the log."""
         self._dirty = True
-        self._long = pages >= RESTART_PAGES
         # A log begun anew counts from one, below what the last checkpoint had done.
         new_pages = pages - self._pages_done if pages >= self._pages_done else pages
         if new_pages >= PASSIVE_PAGES:
             self._wake.set()
+        if pages < LONG_LOG_PAGES:
+            self._long_log_pages = LONG_LOG_PAGES
+        elif pages >= self._long_log_pages:
+            # Where a reader is in the way, not at each commit again.
+            self._long_log_pages = pages + PASSIVE_PAGES
+            # The commit is done: an error here must not look like its failure.
+            with contextlib.suppress(apsw.Error):
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         return apsw.SQLITE_OK
 
     def _run(self, connection: apsw.Connection) -> None:
@@ -138,9 +146,6 @@ class Checkpointer:
                 self._wake.clear()
                 if self._dirty:
                     self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_PASSIVE)
-                if self._long:
-                    self._long = False
-                    self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_RESTART)
             self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_TRUNCATE)
         finally:
             connection.close()

@@ -1,0 +1,131 @@
+"""What can go wrong in the domain's own words; web/errors.py gives each its status.
+
+`code` is the stable word a client may switch on. `detail` is for people: the cause, then what
+to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class FieldError:
+    """One bad field: a JSON Pointer fragment (`#/name`), `?query` or `Header`, and why."""
+
+    __slots__ = ("detail", "pointer")
+
+    def __init__(self, pointer: str, detail: str) -> None:
+        self.pointer = pointer
+        self.detail = detail
+
+
+class DomainError(Exception):
+    """The base of every refusal a caller can do something about."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, detail: str, *, code: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        if code is not None:
+            self.code = code  # type: ignore[misc]  # an instance may be more precise than its class
+
+
+class Malformed(DomainError):
+    """The request can't be read at all."""
+
+    code = "malformed"
+
+
+class Unauthenticated(DomainError):
+    """No credential, or one that is not good."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(DomainError):
+    """A good credential that lacks the scope, or whose resource lies elsewhere."""
+
+    code = "missing_scope"
+
+
+class NotFound(DomainError):
+    """No such thing for this caller: it never existed, is gone, or is another tenant's."""
+
+    code = "not_found"
+
+    def __init__(self, detail: str = "There is nothing at this address.") -> None:
+        super().__init__(detail)
+
+
+class MethodNotAllowed(DomainError):
+    """The address exists and takes other methods."""
+
+    code = "method_not_allowed"
+
+    def __init__(self, allowed: Sequence[str]) -> None:
+        super().__init__(f"This address takes {', '.join(allowed)}.")
+        self.allowed = tuple(allowed)
+
+
+class Conflict(DomainError):
+    """The state of the thing does not allow it now."""
+
+    code = "conflict"
+
+
+class PreconditionFailed(DomainError):
+    """`If-Match` or `If-None-Match` named another version."""
+
+    code = "precondition_failed"
+
+
+class TooLarge(DomainError):
+    """The body is over the route's cap."""
+
+    code = "body_too_large"
+
+
+class UnsupportedType(DomainError):
+    """The body's media type is not one the route reads."""
+
+    code = "unsupported_media_type"
+
+
+class Invalid(DomainError):
+    """Well-formed, and wrong: each bad field is named."""
+
+    code = "invalid"
+
+    def __init__(
+        self, detail: str, errors: Sequence[FieldError] = (), *, code: str | None = None
+    ) -> None:
+        super().__init__(detail, code=code)
+        self.errors = tuple(errors)
+
+
+class RateLimited(DomainError):
+    """The key has spent its window."""
+
+    code = "rate_limited"
+
+    def __init__(self, detail: str, retry_after_s: float) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class Unavailable(DomainError):
+    """The server can't do it now; trying again later is right."""
+
+    code = "unavailable"
+
+    def __init__(self, detail: str, retry_after_s: float = 1.0, *, code: str | None = None) -> None:
+        super().__init__(detail, code=code)
+        self.retry_after_s = retry_after_s
+
+
+class OutOfSpace(DomainError):
+    """The disk is full; nothing of the write was kept."""
+
+    code = "storage_full"

@@ -1,0 +1,290 @@
+"""The settings in force: one frozen value, and the only reader of the environment.
+
+Flags win over `MONOLITE_*` variables, those over `MONOLITE_*_FILE` (a file whose content is the
+value, for secrets), those over the TOML file in the data directory, those over the defaults.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from monolite.replication.settings import ReplicaSettings
+
+REDACTED = "(set, redacted)"
+
+
+class BadSetting(Exception):
+    """A setting that can't be read; the message names it, its source and what it takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How one field of Settings is found. `read` turns its text into the value."""
+
+    env: str
+    read: Callable[[str], Any]
+    doc: str
+    secret: bool = False
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _listen(value: str) -> tuple[str, int]:
+    host, separator, port = value.rpartition(":")
+    if not separator or not port.isdigit() or int(port) > 65535:
+        raise ValueError("takes HOST:PORT, for example 127.0.0.1:8080")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104  # the user left the host out
+
+
+def _synchronous(value: str) -> str:
+    if value not in ("normal", "full"):
+        raise ValueError("takes normal or full")
+    return value
+
+
+def _quota(value: str) -> int | None:
+    if value == "off":
+        return None
+    if not value.isdigit() or int(value) < 1:
+        raise ValueError("takes off, or requests per minute per key")
+    return int(value)
+
+
+def _positive(value: str) -> int:
+    if not value.isdigit() or int(value) < 1:
+        raise ValueError("takes a whole number from 1")
+    return int(value)
+
+
+def _number(value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not number > 0:
+        raise ValueError("takes a number above 0")
+    return number
+
+
+def _switch(value: str) -> bool:
+    if value.lower() in ("1", "true", "on", "yes"):
+        return True
+    if value.lower() in ("0", "false", "off", "no", ""):
+        return False
+    raise ValueError("takes on or off")
+
+
+def _replica(value: str) -> str:
+    if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9._/-]*)?", value):
+        raise ValueError("takes s3://bucket/prefix")
+    return value.rstrip("/")
+
+
+def _of(
+    env: str, read: Callable[[str], Any], doc: str, default: Any, *, secret: bool = False
+) -> Any:
+    return field(
+        default=default,
+        repr=not secret,
+        metadata={"setting": Setting(env, read, doc, secret)},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting, typed. Times carry their unit in their name."""
+
+    data: Path = _of("MONOLITE_DATA", Path, "the data directory", Path("data"))
+    listen: tuple[str, int] = _of(
+        "MONOLITE_LISTEN", _listen, "the address to serve on", ("127.0.0.1", 8080)
+    )
+    synchronous: Literal["normal", "full"] = _of(
+        "MONOLITE_SYNCHRONOUS",
+        _synchronous,
+        "normal: a killed process loses nothing, a power cut may lose what was not yet synced; "
+        "full: loses nothing",
+        "normal",
+    )
+    rate_limit: int | None = _of(
+        "MONOLITE_RATE_LIMIT",
+        _quota,
+        "requests per minute per key, or off",
+        6_000_000,
+    )
+    root_secret: str | None = _of(
+        "MONOLITE_ROOT_SECRET",
+        _text,
+        "the root secret, for a machine that was restored; else DATA/root.secret",
+        None,
+        secret=True,
+    )
+    replica_url: str | None = _of(
+        "MONOLITE_REPLICA_URL", _replica, "where Litestream replicates to: s3://bucket/prefix", None
+    )
+    s3_endpoint: str | None = _of(
+        "MONOLITE_S3_ENDPOINT", _text, "the S3 server, where it is not AWS", None
+    )
+    s3_region: str = _of("AWS_REGION", _text, "the bucket's region", "us-east-1")
+    s3_access_key_id: str | None = _of("AWS_ACCESS_KEY_ID", _text, "the replica's access key", None)
+    s3_secret_access_key: str | None = _of(
+        "AWS_SECRET_ACCESS_KEY", _text, "the replica's secret key", None, secret=True
+    )
+    replica_sync_ms: int = _of(
+        "MONOLITE_REPLICA_SYNC_MS",
+        _positive,
+        "how often Litestream looks for commits and sends them",
+        50,
+    )
+    drill_interval_s: int = _of(
+        "MONOLITE_DRILL_INTERVAL_S", _positive, "how often a restore is drilled", 86_400
+    )
+    trigger_writes_per_second: float | None = _of(
+        "MONOLITE_TRIGGER_WRITES_PER_SECOND",
+        _number,
+        "sustained writes per second that advise to move; else 60 % of what doctor measured",
+        None,
+    )
+    write_queue_count_max: int = _of(
+        "MONOLITE_WRITE_QUEUE", _positive, "writes that may wait before 503", 4096
+    )
+    document_bytes_max: int = _of(
+        "MONOLITE_DOCUMENT_BYTES_MAX", _positive, "the largest document", 1 << 20
+    )
+    disk_bytes_min: int = _of(
+        "MONOLITE_DISK_BYTES_MIN", _positive, "free bytes under which /readyz is 503", 64 << 20
+    )
+    drain_s: float = _of(
+        "MONOLITE_DRAIN_S", _number, "how long a stop waits for requests in flight", 20.0
+    )
+    log_requests: bool = _of(
+        "MONOLITE_LOG_REQUESTS", _switch, "log every request, not only slow and failed ones", False
+    )
+
+    def replica(self) -> ReplicaSettings:
+        """What replication needs of these; only where `replica_url` is set.
+
+        Raises:
+            BadSetting: the credentials are missing, or a value can't be used.
+        """
+        from monolite.replication.settings import ReplicaSettings
+
+        assert self.replica_url is not None  # callers look first
+        try:
+            return ReplicaSettings(
+                url=self.replica_url,
+                endpoint=self.s3_endpoint,
+                access_key_id=self.s3_access_key_id or "",
+                secret_access_key=self.s3_secret_access_key or "",
+                region=self.s3_region,
+                sync_interval_ms=self.replica_sync_ms,
+                monitor_interval_ms=self.replica_sync_ms,
+                drill_interval_s=float(self.drill_interval_s),
+            )
+        except ValueError as error:
+            raise BadSetting(str(error)) from None
+
+    def described(self) -> list[tuple[str, str, str]]:
+        """(variable, value in force, meaning) of each; secrets redacted."""
+        rows = []
+        for one in fields(self):
+            setting: Setting = one.metadata["setting"]
+            value = getattr(self, one.name)
+            if value is not None and setting.secret:
+                shown = REDACTED
+            elif one.name == "listen":
+                shown = f"{value[0]}:{value[1]}"
+            elif one.name == "rate_limit" and value is None:
+                shown = "off"
+            else:
+                shown = "(not set)" if value is None else str(value)
+            rows.append((setting.env, shown, setting.doc))
+        return rows
+
+
+def load(flags: Mapping[str, str | None], environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings from `flags` (by field name), the environment, and DATA/monolite.toml.
+
+    Raises:
+        BadSetting: one of them can't be read.
+    """
+    found: dict[str, Any] = {}
+    data = _find("data", flags, environment, {})
+    found["data"] = data if data is not _UNSET else Path("data")
+    config = found["data"] / "monolite.toml"
+    table = _toml(config)
+    known = {one.name for one in fields(Settings)}
+    for name in table:
+        if name not in known or name == "data":
+            raise BadSetting(f"{config}: no setting named {name!r}; `config check` lists them all")
+    for one in fields(Settings):
+        if one.name == "data":
+            continue
+        value = _find(one.name, flags, environment, table)
+        if value is not _UNSET:
+            found[one.name] = value
+    return Settings(**found)
+
+
+_UNSET: Any = object()
+
+
+def _find(
+    name: str,
+    flags: Mapping[str, str | None],
+    environment: Mapping[str, str],
+    table: Mapping[str, Any],
+) -> Any:
+    setting: Setting = next(f for f in fields(Settings) if f.name == name).metadata["setting"]
+    text, source = _source(name, setting, flags, environment, table)
+    if text is None:
+        return _UNSET
+    try:
+        return setting.read(text)
+    except ValueError as error:
+        shown = "" if setting.secret else f" {text!r}"
+        raise BadSetting(f"{source}{shown}: {error}") from None
+
+
+def _source(
+    name: str,
+    setting: Setting,
+    flags: Mapping[str, str | None],
+    environment: Mapping[str, str],
+    table: Mapping[str, Any],
+) -> tuple[str | None, str]:
+    given = flags.get(name)
+    if given is not None:
+        return given, f"--{name.replace('_', '-')}"
+    if environment.get(setting.env):
+        return environment[setting.env], setting.env
+    file_variable = f"{setting.env}_FILE"
+    if environment.get(file_variable):
+        path = Path(environment[file_variable])
+        try:
+            return path.read_text().strip(), file_variable
+        except OSError as error:
+            raise BadSetting(f"{file_variable}: can't read {path}: {error.strerror}") from None
+    if name in table:
+        value = table[name]
+        text = ("on" if value else "off") if isinstance(value, bool) else str(value)
+        return text, f"monolite.toml: {name}"
+    return None, ""
+
+
+def _toml(path: Path) -> Mapping[str, Any]:
+    if not path.exists():
+        return {}
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadSetting(f"{path}: {error}") from None

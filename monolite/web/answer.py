@@ -1,0 +1,54 @@
+"""What a handler gives back: bytes and a status, or a stream of bytes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+Headers = list[tuple[bytes, bytes]]
+
+JSON_TYPE = (b"content-type", b"application/json")
+_encode = msgspec.json.Encoder().encode
+
+
+class Answer:
+    """A whole answer. `headers` are lower-case byte pairs, content-length excluded."""
+
+    __slots__ = ("body", "headers", "status", "stored_body")
+
+    def __init__(
+        self,
+        status: int,
+        body: bytes = b"",
+        headers: Headers | None = None,
+        *,
+        stored_body: bytes | None = None,
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.headers = [] if headers is None else headers
+        # What an idempotent replay shows instead, where the body holds a secret.
+        self.stored_body = body if stored_body is None else stored_body
+
+
+class Stream:
+    """An answer whose body comes piece by piece, until its iterator ends."""
+
+    __slots__ = ("chunks", "headers", "status")
+
+    def __init__(self, status: int, chunks: AsyncIterator[bytes], headers: Headers) -> None:
+        self.status = status
+        self.chunks = chunks
+        self.headers = headers
+
+
+def json_answer(value: Any, status: int = 200, headers: Headers | None = None) -> Answer:
+    """`value` (a msgspec Struct or plain data) as application/json."""
+    return Answer(status, _encode(value), [JSON_TYPE, *(headers or ())])
+
+
+def page_answer(data: list[Any], next_cursor: str | None, **extra: Any) -> Answer:
+    """The list shape: `{"data": [...], "next_cursor": null}`."""
+    return json_answer({"data": data, "next_cursor": next_cursor, **extra})

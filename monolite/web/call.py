@@ -1,0 +1,140 @@
+"""One request on its way through a handler."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from monolite.errors import Malformed, TooLarge
+from monolite.preconditions import ANY, Precondition, not_modified, parse_etags
+from monolite.web.answer import Answer
+
+if TYPE_CHECKING:
+    from monolite.tenancy.principal import Principal
+    from monolite.web.idempotency import Once
+    from monolite.web.operation import Operation
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+
+class Call:
+    """What a handler sees: who calls, the path's parameters, the decoded query and body.
+
+    `principal` is None only in a public operation. `body` is of the operation's `body` type,
+    `raw` the bytes it was decoded from.
+    """
+
+    __slots__ = (
+        "body",
+        "client_host",
+        "headers",
+        "once",
+        "operation",
+        "params",
+        "path",
+        "principal",
+        "query",
+        "query_string",
+        "raw",
+        "receive",
+        "request_id",
+    )
+
+    def __init__(
+        self,
+        operation: Operation,
+        scope: dict[str, Any],
+        receive: Receive,
+        headers: dict[bytes, bytes],
+        params: dict[str, str],
+        request_id: str,
+    ) -> None:
+        self.operation = operation
+        self.path: str = scope["path"]
+        self.query_string: bytes = scope["query_string"]
+        client = scope.get("client")
+        self.client_host: str | None = client[0] if client else None
+        self.receive = receive
+        self.headers = headers
+        self.params = params
+        self.request_id = request_id
+        self.principal: Principal = None  # type: ignore[assignment]  # set by the Endpoint
+        self.query: Any = None
+        self.body: Any = None
+        self.raw: bytes = b""
+        self.once: Once | None = None
+
+    @property
+    def tenant_id(self) -> int:
+        """The caller's tenant."""
+        return self.principal.tenant_id
+
+    @property
+    def is_from_loopback(self) -> bool:
+        """Whether a program on this machine asks for itself, and not for someone behind a proxy."""
+        if b"x-forwarded-for" in self.headers or b"forwarded" in self.headers:
+            return False
+        return self.client_host is not None and (
+            self.client_host == "::1" or self.client_host.startswith("127.")
+        )
+
+    @property
+    def text(self) -> str:
+        """The body as text; raises Malformed where it is not UTF-8."""
+        try:
+            return self.raw.decode()
+        except UnicodeDecodeError:
+            raise Malformed("The body is not UTF-8.") from None
+
+    def header(self, name: bytes) -> str | None:
+        """A request header by its lower-case name."""
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    def precondition(self) -> Precondition:
+        """`If-Match` and `If-None-Match` of a write."""
+        if_match = self.header(b"if-match")
+        if_none_match = self.header(b"if-none-match")
+        if if_match is None and if_none_match is None:
+            return ANY
+        return Precondition(
+            None if if_match is None else parse_etags(if_match),
+            None if if_none_match is None else parse_etags(if_none_match),
+        )
+
+    def is_fresh(self, etag: str) -> bool:
+        """Whether the caller of a GET has this version already (304)."""
+        header = self.header(b"if-none-match")
+        return header is not None and not_modified(header, etag)
+
+    def companion(self, answer: Callable[[Any], Answer]) -> Callable[[Any, Any], None] | None:
+        """What a creating write runs in its own transaction, given the engine's handle and result.
+
+        It stores the answer under the Idempotency-Key, so that effect and answer are one commit.
+        None where the caller gave no key.
+        """
+        once = self.once
+        if once is None:
+            return None
+        return lambda transaction, result: once.record(transaction, answer(result))
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body piece by piece, for an operation that declares `Chunks`.
+
+        Raises:
+            TooLarge: more came than the operation takes.
+            Malformed: the client went away before the end.
+        """
+        size = 0
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise Malformed("The connection closed before the body was whole.")
+            piece: bytes = message.get("body", b"")
+            size += len(piece)
+            if size > self.operation.body_bytes_max:
+                raise TooLarge(f"The body is over {self.operation.body_bytes_max} bytes.")
+            if piece:
+                yield piece
+            if not message.get("more_body", False):
+                return

@@ -1,0 +1,274 @@
+"""An operation as an ASGI application: the one pipeline every request goes through.
+
+Its order is the order of refusal: credential (401), scope (403), rate (429), path and query
+(422), preference (400), type (415), size (413), body (400, 422), idempotency (409, 422), and then
+the handler's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from monolite.clock import Clock
+from monolite.errors import (
+    FieldError,
+    Invalid,
+    Malformed,
+    TooLarge,
+    UnsupportedType,
+)
+from monolite.names import NAME_PATTERN
+from monolite.tenancy.authentication import Authenticator
+from monolite.tenancy.principal import Principal
+from monolite.tenancy.scopes import OPERATOR
+from monolite.web import errors
+from monolite.web.answer import Answer, Headers, Stream
+from monolite.web.call import Call, Receive
+from monolite.web.decoding import JsonBody, QueryString
+from monolite.web.idempotency import Idempotency
+from monolite.web.live import LiveConnections
+from monolite.web.measures import Measure
+from monolite.web.operation import LOOPBACK, PUBLIC, RAW, Chunks, Operation
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Barrier = Callable[[], Awaitable[None]]
+
+log = logging.getLogger("monolite.web")
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}").fullmatch
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
+_process = os.urandom(5).hex()
+_count = itertools.count(1)
+_SLOW_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """What all endpoints of one server share. `barrier` is None where no replica is configured."""
+
+    authenticator: Authenticator
+    idempotency: Idempotency
+    live: LiveConnections
+    clock: Clock
+    barrier: Barrier | None
+    log_requests: bool = False
+
+
+class Endpoint:
+    """One operation behind the pipeline; reached by the hot table or by Starlette's router."""
+
+    __slots__ = (
+        "_body",
+        "_names",
+        "_query",
+        "measure",
+        "operation",
+        "pipeline",
+    )
+
+    def __init__(self, operation: Operation, pipeline: Pipeline) -> None:
+        self.operation = operation
+        self.pipeline = pipeline
+        self.measure = Measure()
+        self._query = (
+            QueryString(operation.query, known=operation.known_query)
+            if operation.query is not None
+            else None
+        )
+        self._body = JsonBody(operation.body) if operation.body not in (None, RAW, Chunks) else None
+        self._names = {
+            name: re.compile(operation.names.get(name, NAME_PATTERN)).fullmatch
+            for name in operation.parameters
+        }
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """The ASGI call, `scope["path_params"]` filled by whoever routed it."""
+        started = perf_counter()
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        request_id = headers.get(b"x-request-id", b"")
+        if not _REQUEST_ID(request_id):
+            request_id = b"%s-%x" % (_process.encode(), next(_count))
+        call = Call(
+            self.operation, scope, receive, headers, scope["path_params"], request_id.decode()
+        )
+        outcome: Answer | Stream
+        try:
+            outcome = await self._outcome(call)
+        except Exception as error:
+            if not errors.is_known(error):
+                log.exception("request failed", extra=self._context(call))
+            outcome = errors.problem(error, instance=call.path, request_id=call.request_id)
+        answered = [*outcome.headers, (b"x-request-id", request_id), _NOSNIFF]
+        principal = call.principal
+        if principal is not None and principal.window.quota is not None:
+            window = principal.window
+            answered.append((b"ratelimit-policy", window.policy))
+            answered.append((b"ratelimit", window.header(self.pipeline.clock.monotonic())))
+        try:
+            if isinstance(outcome, Answer):
+                await self._send_answer(outcome, answered, scope["method"] == "HEAD", send)
+            else:
+                await self._send_stream(outcome, answered, call, send)
+        finally:
+            elapsed_s = perf_counter() - started
+            self.measure.observe(outcome.status, elapsed_s)
+            if self.pipeline.log_requests or elapsed_s > _SLOW_S or outcome.status >= 500:
+                self._log(call, outcome.status, elapsed_s)
+
+    async def _outcome(self, call: Call) -> Answer | Stream:
+        operation = self.operation
+        pipeline = self.pipeline
+        is_open = operation.scope == PUBLIC or (
+            operation.scope == LOOPBACK and call.is_from_loopback
+        )
+        if not is_open:
+            principal = await self._admitted(call)
+            call.principal = principal
+            principal.require(
+                OPERATOR if operation.scope == LOOPBACK else operation.scope, call.path
+            )
+            principal.window.take(pipeline.clock.monotonic())
+        for name, matches in self._names.items():
+            if not matches(call.params[name]):
+                why = f"names match {operation.names.get(name, NAME_PATTERN)}"
+                raise Invalid(f"{{{name}}}: {why}", [FieldError(f"{{{name}}}", why)])
+        if self._query is not None:
+            call.query = self._query(call.query_string)
+        replicated = operation.is_write and self._wants_replicated(call)
+        if operation.body is not None and operation.body is not Chunks:
+            call.raw = await self._read(call)
+            if call.raw or not operation.body_optional:
+                call.body = call.raw if self._body is None else self._body(call.raw)
+        elif operation.body is Chunks:
+            self._check_type(call)
+            self._check_length(call)
+        outcome = await self._once(call) if operation.creates else await operation.handler(call)
+        if replicated:
+            assert pipeline.barrier is not None  # _wants_replicated refused otherwise
+            await pipeline.barrier()
+            outcome.headers.append((b"preference-applied", b"durability=replicated"))
+        return outcome
+
+    async def _admitted(self, call: Call) -> Principal:
+        authenticator = self.pipeline.authenticator
+        authorization = call.headers.get(b"authorization")
+        principal = authenticator.remembered(authorization)
+        return principal or await authenticator.authenticate(authorization)
+
+    async def _once(self, call: Call) -> Answer | Stream:
+        key = call.header(b"idempotency-key")
+        if key is None:
+            return await self.operation.handler(call)
+        idempotency = self.pipeline.idempotency
+        stored = await idempotency.replay(call, key)
+        if stored is not None:
+            return stored
+        try:
+            return await self.operation.handler(call)
+        finally:
+            idempotency.end(call)
+
+    def _wants_replicated(self, call: Call) -> bool:
+        prefer = call.headers.get(b"prefer")
+        if prefer is None:
+            return False
+        wishes = {part.strip().replace(b'"', b"") for part in prefer.lower().split(b",")}
+        if b"durability=replicated" not in wishes:
+            return False
+        if self.pipeline.barrier is None:
+            raise Malformed(
+                "Prefer: durability=replicated needs a replica; set MONOLITE_REPLICA_URL.",
+                code="no_replica",
+            )
+        return True
+
+    async def _read(self, call: Call) -> bytes:
+        self._check_length(call)
+        pieces: list[bytes] = []
+        async for piece in call.chunks():
+            pieces.append(piece)
+        raw = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if raw or not self.operation.body_optional:
+            self._check_type(call)
+        return raw
+
+    def _check_type(self, call: Call) -> None:
+        header = call.headers.get(b"content-type")
+        if header is None:
+            return
+        media = header.partition(b";")[0].strip().lower().decode("latin-1")
+        if media not in self.operation.consumes:
+            takes = " or ".join(self.operation.consumes)
+            raise UnsupportedType(
+                f"The body is {media}; this takes {takes}. With curl: -H 'Content-Type: "
+                f"{self.operation.consumes[0]}'."
+            )
+
+    def _check_length(self, call: Call) -> None:
+        header = call.headers.get(b"content-length")
+        if header is not None and header.isdigit():
+            size = int(header)
+            if size > self.operation.body_bytes_max:
+                raise TooLarge(
+                    f"The body is {size} bytes; this takes at most {self.operation.body_bytes_max}."
+                )
+
+    @staticmethod
+    async def _send_answer(answer: Answer, headers: Headers, head: bool, send: Send) -> None:
+        if head:
+            headers.append((b"content-length", b"%d" % len(answer.body)))
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if head else answer.body})
+
+    async def _send_stream(self, stream: Stream, headers: Headers, call: Call, send: Send) -> None:
+        await send({"type": "http.response.start", "status": stream.status, "headers": headers})
+        task = asyncio.current_task()
+        assert task is not None  # streams are never run eagerly
+        gone = asyncio.create_task(self._disconnected(call, task))
+        try:
+            with self.pipeline.live.registered(call.principal):
+                async for chunk in stream.chunks:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except asyncio.CancelledError:
+            # Its right to be here ended, or the client went: the stream ends, the server goes on.
+            task.uncancel()
+        finally:
+            gone.cancel()
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    @staticmethod
+    async def _disconnected(call: Call, task: asyncio.Task[Any]) -> None:
+        while (await call.receive())["type"] != "http.disconnect":
+            pass
+        task.cancel()
+
+    def _log(self, call: Call, status: int, elapsed_s: float) -> None:
+        level = logging.ERROR if status >= 500 else logging.INFO
+        log.log(
+            level,
+            "request",
+            extra={**self._context(call), "status": status, "ms": round(elapsed_s * 1000, 2)},
+        )
+
+    def _context(self, call: Call) -> dict[str, Any]:
+        context: dict[str, Any] = {
+            "request_id": call.request_id,
+            "operation": self.operation.id,
+            "path": call.path,
+        }
+        if call.principal is not None:
+            context["tenant"] = call.principal.tenant_name
+            context["key_id"] = call.principal.key_id
+        traceparent = call.headers.get(b"traceparent")
+        if traceparent is not None and _TRACEPARENT(traceparent):
+            context["traceparent"] = traceparent.decode()
+        return context

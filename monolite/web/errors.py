@@ -1,0 +1,116 @@
+"""Errors as part of the interface: one table from domain error to status, and its body.
+
+The body is RFC 9457 `application/problem+json`; the OpenAI-compatible routes get OpenAI's shape
+from the same table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from monolite import errors as domain
+from monolite.storage import errors as storage
+from monolite.web.answer import Answer
+
+PROBLEM_TYPE = b"application/problem+json"
+
+# (status, title), looked up along the error's classes, so that a subclass is more precise in
+# `code` and `detail` while its status is decided here.
+STATUS: Mapping[type[Exception], tuple[int, str]] = {
+    domain.Malformed: (400, "Malformed request"),
+    domain.Unauthenticated: (401, "Unauthenticated"),
+    domain.Forbidden: (403, "Forbidden"),
+    domain.NotFound: (404, "Not found"),
+    domain.MethodNotAllowed: (405, "Method not allowed"),
+    domain.Conflict: (409, "Conflict"),
+    domain.PreconditionFailed: (412, "Precondition failed"),
+    domain.TooLarge: (413, "Content too large"),
+    domain.UnsupportedType: (415, "Unsupported media type"),
+    domain.Invalid: (422, "Invalid request"),
+    domain.RateLimited: (429, "Too many requests"),
+    domain.Unavailable: (503, "Unavailable"),
+    domain.OutOfSpace: (507, "Out of space"),
+    storage.QueueFull: (503, "Busy"),
+    storage.StorageFull: (507, "Out of space"),
+    storage.ReadDeadline: (503, "Read deadline"),
+    storage.StorageError: (503, "Storage unavailable"),
+}
+
+_STORAGE_CODES: Mapping[type[Exception], str] = {
+    storage.QueueFull: "write_queue_full",
+    storage.StorageFull: "storage_full",
+    storage.ReadDeadline: "read_deadline",
+    storage.StorageReadOnly: "storage_read_only",
+    storage.StorageCorrupt: "storage_corrupt",
+    storage.StorageError: "storage_unavailable",
+}
+
+
+class Problem(msgspec.Struct, omit_defaults=True):
+    """RFC 9457 problem details, with this API's extension members."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    request_id: str
+    errors: list[dict[str, str]] = []
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _along(table: Mapping[type[Exception], Any], error: Exception) -> Any | None:
+    for kind in type(error).__mro__:
+        if kind in table:
+            return table[kind]
+    return None
+
+
+def is_known(error: Exception) -> bool:
+    """Whether the table has a status for it; anything else is a fault of ours."""
+    return _along(STATUS, error) is not None
+
+
+def problem(error: Exception, *, instance: str, request_id: str) -> Answer:
+    """The problem+json answer for an error; one the table does not know becomes a 500."""
+    status, title = _along(STATUS, error) or (500, "Internal error")
+    if isinstance(error, domain.DomainError):
+        code, detail = error.code, error.detail
+    elif isinstance(error, storage.StorageError):
+        code, detail = _along(_STORAGE_CODES, error) or "storage_unavailable", str(error)
+    else:
+        code = "internal"
+        detail = "The server failed here; its log has the cause under this request_id."
+    fields = (
+        [{"pointer": f.pointer, "detail": f.detail} for f in error.errors]
+        if isinstance(error, domain.Invalid)
+        else []
+    )
+    body = _encode(
+        Problem(
+            type=f"urn:monolite:problem:{code}",
+            title=title,
+            status=status,
+            detail=detail,
+            instance=instance,
+            code=code,
+            request_id=request_id,
+            errors=fields,
+        )
+    )
+    headers = [(b"content-type", PROBLEM_TYPE), (b"cache-control", b"no-store")]
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    retry_after_s = getattr(error, "retry_after_s", None)
+    if retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(retry_after_s))))
+    if isinstance(error, domain.MethodNotAllowed):
+        headers.append((b"allow", ", ".join(error.allowed).encode()))
+    return Answer(status, body, headers)

@@ -1,0 +1,66 @@
+"""The answers that are still open: streams and sockets, ended when what let them in ends.
+
+A connection belongs to the key (or the key behind the token) that opened it. Revoking the key,
+deleting the tenant, a token's expiry and the server's stop all end it by cancelling its task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from monolite.clock import Clock
+from monolite.tenancy.principal import Principal
+
+
+class LiveConnections:
+    """Every open stream of this process, by key and tenant."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._open: dict[asyncio.Task[object], Principal] = {}
+        self._closing = False
+
+    @property
+    def count(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
+    @contextmanager
+    def registered(self, principal: Principal) -> Iterator[None]:
+        """Hold the current task as a live connection; it is cancelled when its right ends."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a live connection needs a task of its own")
+        expiry = None
+        if principal.expires_at_ms is not None:
+            left_s = max(0.0, (principal.expires_at_ms - self._clock.now_ms()) / 1000)
+            expiry = asyncio.get_running_loop().call_later(left_s, task.cancel)
+        self._open[task] = principal
+        if self._closing:
+            task.cancel()
+        try:
+            yield
+        finally:
+            del self._open[task]
+            if expiry is not None:
+                expiry.cancel()
+
+    def end_key(self, key_id: str) -> None:
+        """End what a key, or a token it minted, has open."""
+        self._end(lambda principal: principal.key_id == key_id)
+
+    def end_tenant(self, tenant_id: int) -> None:
+        """End all that a tenant has open."""
+        self._end(lambda principal: principal.tenant_id == tenant_id)
+
+    def end_all(self) -> None:
+        """End everything, and whatever is still to come: the server stops."""
+        self._closing = True
+        self._end(lambda _: True)
+
+    def _end(self, matches: Callable[[Principal], bool]) -> None:
+        for task, principal in list(self._open.items()):
+            if matches(principal):
+                task.cancel()

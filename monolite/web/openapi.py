@@ -1,0 +1,162 @@
+"""The OpenAPI 3.1 document, made from the declarations that validate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from monolite import __version__
+from monolite.names import NAME_PATTERN
+from monolite.web.errors import Problem
+from monolite.web.operation import LOOPBACK, PUBLIC, RAW, Chunks, Operation
+
+_REF = "#/components/schemas/{name}"
+_IDEMPOTENCY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "The stored answer is replayed for 24 hours.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
+_PREFER = {
+    "name": "Prefer",
+    "in": "header",
+    "description": "`durability=replicated` answers once the write lies in S3.",
+    "schema": {"type": "string"},
+}
+
+
+def document(operations: Sequence[Operation]) -> dict[str, Any]:
+    """The document of all operations; each names its scope as its security requirement."""
+    schemas, components = _schemas(operations)
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(
+            operation, schemas
+        )
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Monolite",
+            "version": __version__,
+            "summary": "A SaaS's whole backend in one executable.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": tag} for tag in dict.fromkeys(o.tag for o in operations)],
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "An API key mk_<id>_<secret><crc>, or a token it minted.",
+                }
+            },
+        },
+    }
+
+
+def _schemas(operations: Sequence[Operation]) -> tuple[dict[Any, Any], dict[str, Any]]:
+    kinds: list[Any] = [Problem]
+    for operation in operations:
+        if operation.body not in (None, RAW, Chunks):
+            kinds.append(operation.body)
+        kinds.extend(kind for kind in operation.answers.values() if kind is not None)
+    unique = list({str(kind): kind for kind in kinds}.values())
+    made, components = msgspec.json.schema_components(unique, ref_template=_REF)
+    return {str(kind): schema for kind, schema in zip(unique, made, strict=True)}, components
+
+
+def _operation(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "operationId": operation.id,
+        "summary": operation.summary,
+        "tags": [operation.tag],
+        "parameters": _parameters(operation),
+        "responses": _responses(operation, schemas),
+        "x-scope": operation.scope,
+        "security": [] if operation.scope == PUBLIC else [{"key": [operation.scope]}],
+    }
+    if operation.scope == LOOPBACK:
+        entry["security"] = [{"key": ["operator"]}, {}]
+    if operation.description:
+        entry["description"] = operation.description
+    if operation.body is not None:
+        entry["requestBody"] = _body(operation, schemas)
+    return entry
+
+
+def _parameters(operation: Operation) -> list[dict[str, Any]]:
+    parameters: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {
+                "type": "string",
+                "pattern": f"^{operation.names.get(name, NAME_PATTERN)}$",
+            },
+        }
+        for name in operation.parameters
+    ]
+    if operation.query is not None:
+        schema = msgspec.json.schema(operation.query)
+        (properties,) = (s["properties"] for s in schema["$defs"].values())
+        for name, kind in properties.items():
+            parameters.append(
+                {"name": name, "in": "query", "required": False, "schema": _without_null(kind)}
+            )
+    if operation.creates:
+        parameters.append(_IDEMPOTENCY)
+    if operation.is_write:
+        parameters.append(_PREFER)
+    return parameters
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """A query parameter is absent, never null."""
+    choices = [s for s in schema.get("anyOf", ()) if s.get("type") != "null"]
+    if len(choices) == 1:
+        rest = {k: v for k, v in schema.items() if k not in ("anyOf", "default")}
+        return {**choices[0], **rest}
+    if "enum" in schema:
+        return {"enum": [value for value in schema["enum"] if value is not None]}
+    return schema
+
+
+def _body(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
+    schema = (
+        {"type": "string", "contentMediaType": operation.consumes[0]}
+        if operation.body in (RAW, Chunks)
+        else schemas[str(operation.body)]
+    )
+    content: dict[str, Any] = {"schema": schema}
+    if operation.example is not None:
+        content["example"] = operation.example
+    return {
+        "required": not operation.body_optional,
+        "content": dict.fromkeys(operation.consumes, content),
+    }
+
+
+def _responses(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
+    responses: dict[str, Any] = {}
+    for status, kind in operation.answers.items():
+        entry: dict[str, Any] = {"description": _PHRASES.get(status, "Done")}
+        if kind is not None:
+            entry["content"] = {operation.produces: {"schema": schemas[str(kind)]}}
+        elif status == 200:
+            entry["content"] = {operation.produces: {}}
+        responses[str(status)] = entry
+    problem = {
+        "description": "A problem (RFC 9457); `code` says which",
+        "content": {"application/problem+json": {"schema": {"$ref": _REF.format(name="Problem")}}},
+    }
+    responses["default"] = problem
+    return responses
+
+
+_PHRASES = {200: "OK", 201: "Created", 204: "Done", 304: "Not modified", 503: "Not in order"}
