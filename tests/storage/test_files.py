@@ -125,7 +125,7 @@ def test_the_log_stays_bounded_under_steady_writes(database: Path) -> None:
     for _ in range(30_000):
         writer.execute("INSERT INTO blobs VALUES (zeroblob(4000))")
     written_bytes = 30_000 * 4000
-    assert checkpointer.stats().wal_bytes < written_bytes * 0.75
+    assert checkpointer.stats().wal_bytes < written_bytes * 0.6
     assert checkpointer.stats().checkpoints_total > 0
     writer.close()
     checkpointer.close()
