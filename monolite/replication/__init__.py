@@ -8,8 +8,8 @@ back, verified, on an empty machine.
         │          ▼  exit, stuck, too much CPU, too much disk
         └────── backoff                     exponential, jittered
 
-    s3://bucket/prefix/<generation>/ltx/…   one replica path per life of the database file
-    s3://bucket/prefix/<generation>/origin.json    when it began, after which, and why
+    s3://bucket/prefix/<generation>/0000/…  one replica path per life of the database file
+    s3://bucket/prefix/<generation>/origin.json  when it began, after which, and why
 
 Who is authoritative: the local file while the machine lives; after it, the newest generation that
 holds data. A generation is begun for a new file, after a restore, and whenever the file moved on

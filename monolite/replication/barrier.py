@@ -49,7 +49,7 @@ class Barrier:
         return self._queued
 
     def _start(self, work: Awaitable[None]) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[assignment]
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
         # Callers that gave up leave the failure unread; that is not worth a log line.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task

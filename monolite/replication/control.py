@@ -50,8 +50,8 @@ class ControlSocket:
             ) from None
         except OSError as error:
             raise ReplicationUnavailable(
-                f"Litestream is not running ({error.strerror or error}); it is restarted by itself. "
-                "Try again; the write itself is committed locally."
+                f"Litestream is not running ({error.strerror or error}); it is restarted by "
+                "itself. Try again; the write itself is committed locally."
             ) from error
         head, _, content = raw.partition(b"\r\n\r\n")
         try:

@@ -301,7 +301,9 @@ class Replication:
     async def _ask(self, *, wait: bool, timeout_s: float) -> SyncAnswer:
         # A child that was just started takes a moment to listen.
         deadline_s = self._clock.monotonic() + min(timeout_s, 5.0)
-        while not self._socket_path.exists() and self._clock.monotonic() < deadline_s:
+        while not self._socket_path.exists():
+            if self._clock.monotonic() >= deadline_s:
+                break
             await asyncio.sleep(0.02)
         lag = self._lag
         lag.asked()

@@ -30,6 +30,8 @@ SYNC_TIMEOUT_S = 30.0
 
 
 class Sync(Protocol):
+    """`ControlSocket.sync`."""
+
     async def __call__(self, *, wait: bool, timeout_s: float) -> SyncAnswer: ...
 
 

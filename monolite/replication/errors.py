@@ -12,7 +12,7 @@ class ReplicationUnavailable(Unavailable):
 
 
 class ReplicationMisconfigured(Exception):
-    """The executable, the configuration file or a setting is unusable: starting again won't help."""
+    """The executable or its configuration is unusable: starting again won't help."""
 
 
 class ReplicaUnreachable(Exception):
@@ -20,7 +20,7 @@ class ReplicaUnreachable(Exception):
 
 
 class ReplicaUnverified(Exception):
-    """A replica is there and what it gave back could not be proved right; nothing was put in place."""
+    """A replica is there, and what it gave back could not be proved right."""
 
 
 class TargetExists(Exception):

@@ -58,9 +58,16 @@ def list_generations(client: S3Client, settings: ReplicaSettings) -> list[Genera
 
 
 def holds_data(client: S3Client, settings: ReplicaSettings, generation: Generation) -> bool:
-    """Whether Litestream wrote anything there."""
-    prefix = settings.generation_url(generation.name).removeprefix(f"s3://{settings.bucket}/")
-    return bool(client.list(f"{prefix}/ltx/", delimiter="", keys_max=1).objects)
+    """Whether anything but the origin lies there: Litestream wrote."""
+    prefix = f"{key_prefix(settings, generation)}/"
+    # Two keys tell, whichever of them the origin is.
+    listing = client.list(prefix, delimiter="", keys_max=2)
+    return any(key != f"{prefix}{ORIGIN}" for key, _ in listing.objects)
+
+
+def key_prefix(settings: ReplicaSettings, generation: Generation) -> str:
+    """What a generation's keys begin with, inside the bucket."""
+    return settings.generation_url(generation.name).removeprefix(f"s3://{settings.bucket}/")
 
 
 def candidates(client: S3Client, settings: ReplicaSettings, at_ms: int | None) -> list[Generation]:
@@ -95,7 +102,7 @@ def begin(
     random_bytes: Callable[[int], bytes],
     reason: str,
 ) -> Generation:
-    """Names a new generation, newer than every other even if the clock jumped back, and records why.
+    """Names a generation newer than every other, even if the clock jumped back, and records why.
 
     Raises ReplicaUnreachable.
     """
@@ -107,8 +114,7 @@ def begin(
         "after": earlier[-1].name if earlier else None,
         "reason": reason,
     }
-    prefix = settings.generation_url(generation.name).removeprefix(f"s3://{settings.bucket}/")
-    client.put(f"{prefix}/{ORIGIN}", json.dumps(origin).encode())
+    client.put(f"{key_prefix(settings, generation)}/{ORIGIN}", json.dumps(origin).encode())
     return generation
 
 

@@ -1,4 +1,4 @@
-"""How old the oldest commit is that S3 doesn't hold yet, without asking S3 and without guessing low.
+"""How old the oldest commit is that S3 doesn't hold, without asking S3 and never guessed low.
 
 Two facts are sampled: SQLite's own change counter in the shared wal-index, which moves with each
 commit, and Litestream's pair (local transaction id, the one S3 holds), which a local sync returns.

@@ -68,7 +68,8 @@ def measure(connection: apsw.Connection) -> dict[str, TableFacts]:
     with connection:
         for name, sql in _tables(connection):
             quoted = name.replace('"', '""')
-            count = connection.execute(f'SELECT count(*) FROM "{quoted}"').get
+            # A table's name can't be bound; it comes from the schema itself, and is quoted.
+            count = connection.execute(f'SELECT count(*) FROM "{quoted}"').get  # noqa: S608
             facts[name] = TableFacts(int(count), hashlib.sha256(sql.encode()).hexdigest())
     return facts
 
@@ -85,12 +86,12 @@ def record(
     With `counts` None and `final` false only marks what is there as no longer final.
     """
     if counts is None and not final:
-        connection.execute(f"UPDATE {TABLE} SET final = 0 WHERE final = 1")
+        connection.execute("UPDATE replica_manifest SET final = 0 WHERE final = 1")
         return
     facts = measure(connection) if counts is None else counts
-    connection.execute(f"DELETE FROM {TABLE}")
+    connection.execute("DELETE FROM replica_manifest")
     connection.executemany(
-        f"INSERT INTO {TABLE} (table_name, row_count, definition, final, recorded_at)"
+        "INSERT INTO replica_manifest (table_name, row_count, definition, final, recorded_at)"
         " VALUES (?, ?, ?, ?, ?)",
         [(n, f.row_count, f.definition, int(final), now_ms) for n, f in facts.items()],
     )
@@ -114,7 +115,7 @@ def verify(connection: apsw.Connection) -> Verification:
     recorded_at_ms: int | None = None
     any_final = False
     for name, row_count, definition, final, recorded_at in connection.execute(
-        f"SELECT table_name, row_count, definition, final, recorded_at FROM {TABLE}"
+        "SELECT table_name, row_count, definition, final, recorded_at FROM replica_manifest"
     ):
         recorded_at_ms = max(recorded_at, recorded_at_ms or 0)
         any_final = any_final or bool(final)

@@ -95,7 +95,7 @@ def run_restore(
 ) -> int | None:
     """Runs `litestream restore` into `copy`; the transaction id, None if it has nothing there.
 
-    Raises ReplicaUnverified with Litestream's own words, ReplicaUnreachable, ReplicationMisconfigured.
+    Raises ReplicaUnverified with Litestream's own words, ReplicaUnreachable, OSError.
     """
     environment = executable.child_environment(
         settings, database=copy, socket=copy.with_name("unused.sock"), generation=generation

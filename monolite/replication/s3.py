@@ -116,14 +116,14 @@ class S3Client:
         encoded = urllib.parse.urlencode(
             sorted(query.items()), quote_via=urllib.parse.quote, safe=""
         )
-        request = urllib.request.Request(
+        request = urllib.request.Request(  # noqa: S310  # settings allow http and https alone
             f"{self._base}{target}" + (f"?{encoded}" if encoded else ""),
             data=body if method == "PUT" else None,
             method=method,
             headers=self._signed(method, target, encoded, body),
         )
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
                 content: bytes = answer.read(ANSWER_BYTES_MAX)
                 return content
         except urllib.error.HTTPError as error:
@@ -165,7 +165,7 @@ class S3Client:
 
 def _tree(body: bytes) -> ET.Element:
     try:
-        root = ET.fromstring(body)
+        root = ET.fromstring(body)  # noqa: S314  # the operator's own endpoint, bounded in size
     except ET.ParseError as error:
         raise ReplicaUnreachable(
             "the endpoint answered with something that is not S3's XML; check its address"
@@ -181,7 +181,7 @@ def _tree(body: bytes) -> ET.Element:
 
 def _refusal(body: bytes) -> tuple[str, str]:
     try:
-        root = ET.fromstring(body)
+        root = ET.fromstring(body)  # noqa: S314  # the operator's own endpoint, bounded in size
     except ET.ParseError:
         return "", ""
     found = {element.tag.rpartition("}")[2]: element.text or "" for element in root.iter()}
