@@ -1,0 +1,126 @@
+"""Builds dist/monolite, the one executable. Run by `make binary`.
+
+The file is laid out so that what starts does not wait for what may never be used::
+
+    +---------------------+----------------------------+--------------------------------+
+    | PyInstaller's       | Litestream, deflated:      | PyInstaller's archive:         |
+    | bootloader (ELF)    | read only when a replica   | Python, modules, libraries;    |
+    |                     | is configured              | unpacked at every start        |
+    +---------------------+----------------------------+--------------------------------+
+    0                     payload.json's offset                      the archive's cookie, at the end
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zlib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build"
+DIST = ROOT / "dist"
+SIZE_MAX = 60_000_000
+
+
+def main() -> int:
+    """Build, check and describe dist/monolite."""
+    import PyInstaller
+
+    machine = "intel" if platform.machine() in ("x86_64", "AMD64") else "arm"
+    bootloader = Path(PyInstaller.__file__).parent / f"bootloader/Linux-64bit-{machine}/run"
+    if not bootloader.is_file():
+        return _refuse(f"PyInstaller has no bootloader for this machine at {bootloader}")
+    litestream = Path(sys.executable).parent / "litestream"
+    if not litestream.is_file():
+        return _refuse(f"{litestream} is missing: run make setup")
+    BUILD.mkdir(exist_ok=True)
+    payload = _payload(litestream, offset=bootloader.stat().st_size)
+    (BUILD / "build.json").write_text(json.dumps({"python": _python(), "commit": _commit()}))
+    if not _pyinstaller():
+        return _refuse("PyInstaller failed; its last lines are above, all of them in build/log")
+    DIST.mkdir(exist_ok=True)
+    made = BUILD / "monolite.new"
+    with made.open("wb") as file:
+        for part in (bootloader.read_bytes(), payload, (BUILD / "dist" / "monolite.pkg").read_bytes()):
+            file.write(part)
+    made.chmod(0o755)
+    facts = json.loads(subprocess.run([made, "version", "--json"], check=True,
+                                      capture_output=True).stdout)
+    size = made.stat().st_size
+    if size > SIZE_MAX:
+        return _refuse(f"{made} has {size} bytes; the most is {SIZE_MAX}. "
+                       "Find what came along in build/monolite/xref-monolite.html")
+    made.replace(DIST / "monolite")
+    print(f"dist/monolite {facts['version']}: {size / 1e6:.1f} MB, built by {_python()}")
+    return 0
+
+
+def _refuse(reason: str) -> int:
+    print(f"make binary: {reason}", file=sys.stderr)
+    return 1
+
+
+def _payload(litestream: Path, offset: int) -> bytes:
+    inflated = litestream.read_bytes()
+    digest = hashlib.sha256(inflated).hexdigest()
+    kept = BUILD / f"litestream-{digest[:16]}.zz"
+    if not kept.is_file():
+        kept.write_bytes(zlib.compress(inflated, 9))
+    payload = kept.read_bytes()
+    (BUILD / "payload.json").write_text(json.dumps({
+        "name": "litestream",
+        "offset": offset,
+        "bytes": len(payload),
+        "inflated_bytes": len(inflated),
+        "sha256": digest,
+    }))
+    return payload
+
+
+def _pyinstaller() -> bool:
+    modules = sorted(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in (ROOT / "monolite").rglob("*.py")
+    )
+    environment = os.environ | {"MONOLITE_BUILD": str(BUILD), "MONOLITE_MODULES": " ".join(modules)}
+    shutil.rmtree(BUILD / "dist", ignore_errors=True)
+    command = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level", "WARN",
+               "--distpath", str(BUILD / "dist"), "--workpath", str(BUILD),
+               str(ROOT / "packaging" / "monolite.spec")]
+    with (BUILD / "log").open("w") as log:
+        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=log,
+                              stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        print("\n".join((BUILD / "log").read_text().splitlines()[-15:]), file=sys.stderr)
+    return done.returncode == 0
+
+
+def _python() -> str:
+    configured = " ".join(
+        str(sysconfig.get_config_var(name) or "") for name in ("CONFIG_ARGS", "PY_CORE_CFLAGS")
+    )
+    # Debian and Ubuntu run the profile-opt target by hand, so their configure line is silent.
+    optimised = any(
+        sign in configured
+        for sign in ("--enable-optimizations", "-fprofile-use",
+                     "--with-wheel-pkg-dir=/usr/share/python-wheels")
+    )
+    note = "with" if optimised else "NOT known to be with"
+    return f"Python {platform.python_version()} ({note} profile-guided optimisation)"
+
+
+def _commit() -> str:
+    described = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, check=False,
+                               capture_output=True, text=True)
+    return described.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
