@@ -73,9 +73,10 @@ listen_address() {
     esac
 }
 
-readyz() { # the first line of the answer; needs neither curl nor wget
-    local host port line
+readyz() { # the whole answer; needs neither curl nor wget
+    local host port
     read -r host port <<<"$(listen_address)"
+    # shellcheck disable=SC2016 # the inner bash expands these
     timeout 5 bash -c '
         exec 3<>"/dev/tcp/$1/$2" || exit 1
         printf "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" >&3
@@ -96,7 +97,7 @@ wait_until_ready() { # SECONDS; the last answer is kept for the message
 
 start_release() { # SECONDS: restart, and whether it is ready
     # Type=notify: systemctl comes back when the server has said READY or has failed.
-    as_root timeout "$1" systemctl restart monolite.service </dev/null || true
+    as_root timeout "$1" systemctl restart monolite.service </dev/null 9<&- || true
     wait_until_ready "$1"
 }
 
@@ -171,7 +172,7 @@ put_back() { # the release before, its unit and, where it needs it, its database
         aside="$data/failed-$(basename "$release")-$backup_time"
         as_service mkdir -p "$aside"
         for name in monolite.db monolite.db-wal monolite.db-shm .monolite.db-litestream; do
-            as_service test -e "$data/$name" && as_service mv "$data/$name" "$aside/"
+            if as_service test -e "$data/$name"; then as_service mv "$data/$name" "$aside/"; fi
         done
         as_service cp "$backup" "$data/monolite.db"
         say "writes made after $backup_time are in $aside/monolite.db"
