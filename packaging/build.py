@@ -2,25 +2,27 @@
 
 The file is laid out so that what starts does not wait for what may never be used::
 
-    +---------------------+----------------------------+--------------------------------+
-    | PyInstaller's       | Litestream, deflated:      | PyInstaller's archive:         |
-    | bootloader (ELF)    | read only when a replica   | Python, modules, libraries;    |
-    |                     | is configured              | unpacked at every start        |
-    +---------------------+----------------------------+--------------------------------+
-    0                     payload.json's offset                      the archive's cookie, at the end
+    +--------------+----------------------+-----------------------+------------------------+
+    | PyInstaller's| Litestream, xz:      | Granian's library,    | PyInstaller's archive: |
+    | bootloader   | read only when a     | stored: unpacked by a | Python, modules, other |
+    | (ELF)        | replica is configured| thread during imports | libraries: unpacked    |
+    |              |                      |                       | before Python starts   |
+    +--------------+----------------------+-----------------------+------------------------+
+    0              payload.json has both offsets                    its cookie is at the end
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
+import lzma
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import sysconfig
-import zlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,22 +43,29 @@ def main() -> int:
     if not litestream.is_file():
         return _refuse(f"{litestream} is missing: run make setup")
     BUILD.mkdir(exist_ok=True)
-    payload = _payload(litestream, offset=bootloader.stat().st_size)
+    payload = _payload(litestream, _granian(), offset=bootloader.stat().st_size)
     (BUILD / "build.json").write_text(json.dumps({"python": _python(), "commit": _commit()}))
     if not _pyinstaller():
         return _refuse("PyInstaller failed; its last lines are above, all of them in build/log")
     DIST.mkdir(exist_ok=True)
     made = BUILD / "monolite.new"
     with made.open("wb") as file:
-        for part in (bootloader.read_bytes(), payload, (BUILD / "dist" / "monolite.pkg").read_bytes()):
+        for part in (
+            bootloader.read_bytes(),
+            payload,
+            (BUILD / "dist" / "monolite.pkg").read_bytes(),
+        ):
             file.write(part)
     made.chmod(0o755)
-    facts = json.loads(subprocess.run([made, "version", "--json"], check=True,
-                                      capture_output=True).stdout)
+    facts = json.loads(
+        subprocess.run([made, "version", "--json"], check=True, capture_output=True).stdout
+    )
     size = made.stat().st_size
     if size > SIZE_MAX:
-        return _refuse(f"{made} has {size} bytes; the most is {SIZE_MAX}. "
-                       "Find what came along in build/monolite/xref-monolite.html")
+        return _refuse(
+            f"{made} has {size} bytes; the most is {SIZE_MAX}. "
+            "Find what came along in build/monolite/xref-monolite.html"
+        )
     made.replace(DIST / "monolite")
     print(f"dist/monolite {facts['version']}: {size / 1e6:.1f} MB, built by {_python()}")
     return 0
@@ -67,21 +76,27 @@ def _refuse(reason: str) -> int:
     return 1
 
 
-def _payload(litestream: Path, offset: int) -> bytes:
+def _payload(litestream: Path, granian: Path, offset: int) -> bytes:
     inflated = litestream.read_bytes()
     digest = hashlib.sha256(inflated).hexdigest()
-    kept = BUILD / f"litestream-{digest[:16]}.zz"
+    kept = BUILD / f"litestream-{digest[:16]}.xz"
     if not kept.is_file():
-        kept.write_bytes(zlib.compress(inflated, 9))
-    payload = kept.read_bytes()
-    (BUILD / "payload.json").write_text(json.dumps({
-        "name": "litestream",
-        "offset": offset,
-        "bytes": len(payload),
-        "inflated_bytes": len(inflated),
-        "sha256": digest,
-    }))
-    return payload
+        kept.write_bytes(lzma.compress(inflated, preset=6))
+    compressed = kept.read_bytes()
+    library = granian.read_bytes()
+    (BUILD / "payload.json").write_text(
+        json.dumps(
+            {
+                "litestream": {
+                    "offset": offset,
+                    "bytes": len(compressed),
+                    "sha256": digest,
+                },
+                "granian": {"offset": offset + len(compressed), "bytes": len(library)},
+            }
+        )
+    )
+    return compressed + library
 
 
 def _pyinstaller() -> bool:
@@ -91,15 +106,33 @@ def _pyinstaller() -> bool:
     )
     environment = os.environ | {"MONOLITE_BUILD": str(BUILD), "MONOLITE_MODULES": " ".join(modules)}
     shutil.rmtree(BUILD / "dist", ignore_errors=True)
-    command = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level", "WARN",
-               "--distpath", str(BUILD / "dist"), "--workpath", str(BUILD),
-               str(ROOT / "packaging" / "monolite.spec")]
+    command = [
+        sys.executable,
+        "-m",
+        "PyInstaller",
+        "--noconfirm",
+        "--log-level",
+        "WARN",
+        "--distpath",
+        str(BUILD / "dist"),
+        "--workpath",
+        str(BUILD),
+        str(ROOT / "packaging" / "monolite.spec"),
+    ]
     with (BUILD / "log").open("w") as log:
-        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=log,
-                              stderr=subprocess.STDOUT, check=False)
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False
+        )
     if done.returncode:
         print("\n".join((BUILD / "log").read_text().splitlines()[-15:]), file=sys.stderr)
     return done.returncode == 0
+
+
+def _granian() -> Path:
+    package = importlib.util.find_spec("granian")
+    assert package is not None and package.submodule_search_locations  # a pinned dependency
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    return Path(package.submodule_search_locations[0]) / f"_granian{suffix}"
 
 
 def _python() -> str:
@@ -109,16 +142,24 @@ def _python() -> str:
     # Debian and Ubuntu run the profile-opt target by hand, so their configure line is silent.
     optimised = any(
         sign in configured
-        for sign in ("--enable-optimizations", "-fprofile-use",
-                     "--with-wheel-pkg-dir=/usr/share/python-wheels")
+        for sign in (
+            "--enable-optimizations",
+            "-fprofile-use",
+            "--with-wheel-pkg-dir=/usr/share/python-wheels",
+        )
     )
     note = "with" if optimised else "NOT known to be with"
     return f"Python {platform.python_version()} ({note} profile-guided optimisation)"
 
 
 def _commit() -> str:
-    described = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, check=False,
-                               capture_output=True, text=True)
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     return described.stdout.strip() or "unknown"
 
 

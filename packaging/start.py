@@ -8,14 +8,18 @@ it, and each start removes what killed ones left behind.
 
 import contextlib
 import fcntl
+import gc
+import importlib.machinery
 import importlib.util
 import os
 import select
-import shutil
 import signal
 import sys
 import threading
 import time
+from pathlib import Path
+
+from monolite.bundle import copy_stored
 
 LOCK = ".in-use"
 MARK = "payload.json"
@@ -38,6 +42,39 @@ def _import_lazily(name: str) -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
+
+
+class _Granian:
+    """Unpacks Granian's library, 20 MB, beside the imports that come before it is wanted."""
+
+    name = "granian._granian"
+
+    def __init__(self, unpacked: str) -> None:
+        suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
+        self._file = Path(unpacked, "granian", f"_granian{suffix}")
+        self._failure: OSError | None = None
+        self._thread = threading.Thread(target=self._unpack, name="unpack-granian")
+        self._thread.start()
+
+    def _unpack(self) -> None:
+        try:
+            self._file.parent.mkdir(mode=0o700, exist_ok=True)
+            copy_stored("granian", self._file)
+        except OSError as failure:
+            self._failure = failure
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Find nothing, but hold the search for Granian until its file is whole."""
+        if name == self.name:
+            self._thread.join()
+            if self._failure is not None:
+                raise ImportError(f"{self._file} could not be unpacked: {self._failure}")
+
+
+def _remove(directory: str) -> None:
+    import shutil
+
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _remove_left_behind(folder: str, own: str) -> None:
@@ -63,7 +100,7 @@ def _remove_left_behind(folder: str, own: str) -> None:
         try:
             if held >= 0:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(entry.path, ignore_errors=True)
+            _remove(entry.path)
         except OSError:
             continue  # in use
         finally:
@@ -99,7 +136,7 @@ def _end_with(parent: int, unpacked: str) -> None:
 
 
 def _die(unpacked: str) -> None:
-    shutil.rmtree(unpacked, ignore_errors=True)
+    _remove(unpacked)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -111,7 +148,10 @@ def _is_bootloader(process: int) -> bool:
 
 
 def _start() -> None:
+    # Start-up makes what stays; the server sets its own thresholds once it is up.
+    gc.set_threshold(200_000, 20, 100)
     unpacked: str = sys._MEIPASS  # type: ignore[attr-defined]
+    sys.meta_path.insert(0, _Granian(unpacked))  # type: ignore[arg-type]
     # Held as long as the process lives; the kernel lets go of it whatever ends the process.
     lock = os.open(os.path.join(unpacked, LOCK), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -135,6 +175,7 @@ def _start() -> None:
     ).start()
 
 
+_start()
+# asyncio imports both and needs neither until a connection of its own speaks TLS: 10 ms.
 for _module in ("ssl", "asyncio.sslproto"):
     _import_lazily(_module)
-_start()

@@ -1,0 +1,131 @@
+"""What travels with the program: files beside it in a checkout, inside it in the executable.
+
+The executable's two large parts lie between its bootloader and its archive, where starting does
+not unpack them (packaging/build.py draws the layout); `payload.json` says where each begins.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+RESOURCES = (
+    "schema.sql",
+    "litestream.yml",
+    "THIRD_PARTY_NOTICES",
+    "monolite/storage/sqlite/migrations",
+)
+_CHUNK_BYTES = 1 << 20
+
+
+class BundleDamaged(RuntimeError):
+    """The executable's own contents aren't what was built."""
+
+
+def is_frozen() -> bool:
+    """Whether this is the executable, and not a checkout."""
+    return hasattr(sys, "_MEIPASS")
+
+
+def resource(name: str) -> Path:
+    """Where a shipped file or directory lies, by its path from the top of the checkout.
+
+    Raises FileNotFoundError where the program was shipped without it.
+    """
+    root = Path(sys._MEIPASS) if is_frozen() else Path(__file__).resolve().parent.parent  # type: ignore[attr-defined]
+    path = root / name
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: the program was shipped without it")
+    return path
+
+
+def litestream_path(directory: Path | None = None) -> Path | None:
+    """The bundled Litestream, unpacked on first use; None in a checkout.
+
+    It goes into `directory`, else into systemd's cache directory for the service, else beside the
+    executable's other unpacked files, where it lives as long as the process. A directory is made
+    0700 and must be this user's alone. What lies there is run only when its SHA-256 is the
+    built one. Raises BundleDamaged, or OSError where the directory can't be used.
+    """
+    if not is_frozen():
+        return None
+    part = _part("litestream")
+    if directory is None:
+        given = os.environ.get("CACHE_DIRECTORY")
+        directory = Path(given.split(":")[0]) if given else resource("payload.json").parent
+    directory = directory / "bin"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _require_private(directory)
+    path = directory / f"litestream-{part['sha256'][:16]}"
+    if path.is_symlink() or not path.is_file() or _sha256(path) != part["sha256"]:
+        _unpack(part, path)
+    return path
+
+
+def copy_stored(name: str, destination: Path) -> None:
+    """Copy a stored part of the executable into a new file. Raises OSError."""
+    part = _part(name)
+    source = os.open("/proc/self/exe", os.O_RDONLY | os.O_CLOEXEC)
+    target = os.open(destination, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o700)
+    try:
+        offset, left = part["offset"], part["bytes"]
+        while left:
+            sent = os.sendfile(target, source, offset, left)
+            if not sent:
+                raise BundleDamaged(_damaged("it ends early"))
+            offset += sent
+            left -= sent
+    finally:
+        os.close(source)
+        os.close(target)
+
+
+def _part(name: str) -> dict[str, Any]:
+    import json
+
+    parts: dict[str, dict[str, Any]] = json.loads(resource("payload.json").read_bytes())
+    return parts[name]
+
+
+def _require_private(directory: Path) -> None:
+    facts = directory.lstat()
+    if directory.is_symlink() or facts.st_uid != os.getuid() or facts.st_mode & 0o022:
+        raise PermissionError(
+            f"{directory} must be a directory of this user's that nobody else can write to: "
+            f"what lies there is run. Remove it, and start again"
+        )
+
+
+def _unpack(part: dict[str, Any], path: Path) -> None:
+    import hashlib
+    import lzma
+
+    with open("/proc/self/exe", "rb") as executable:
+        executable.seek(part["offset"])
+        compressed = executable.read(part["bytes"])
+    try:
+        content = lzma.decompress(compressed)
+    except lzma.LZMAError as error:
+        raise BundleDamaged(_damaged(str(error))) from error
+    if hashlib.sha256(content).hexdigest() != part["sha256"]:
+        raise BundleDamaged(_damaged("a checksum differs"))
+    # Two processes may do this at once; each moves a whole file into place.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o700)
+    with open(descriptor, "wb") as file:
+        file.write(content)
+    temporary.replace(path)
+
+
+def _sha256(path: Path) -> str:
+    import hashlib
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _damaged(how: str) -> str:
+    return f"this executable is damaged ({how}): copy it again and compare its sha256sum"
