@@ -42,6 +42,10 @@ ALARMS_KEPT = 8
 SOCKET_PATH_BYTES_MAX = 107
 
 
+class Uncovered(ReplicationUnavailable):
+    """Litestream reported success and its file doesn't show it."""
+
+
 class Replication:
     """Follows `database` to S3 while it runs. All methods belong to one event loop.
 
@@ -296,7 +300,11 @@ class Replication:
         self._log.error("replication: %s", self._last_error)
 
     async def _sync_all(self) -> None:
-        await self._ask(wait=True, timeout_s=SYNC_TIMEOUT_S)
+        try:
+            await self._ask(wait=True, timeout_s=SYNC_TIMEOUT_S)
+        except Uncovered:
+            # A checkpoint between the two looks at the log makes them incomparable, once.
+            await self._ask(wait=True, timeout_s=SYNC_TIMEOUT_S)
 
     async def _ask(self, *, wait: bool, timeout_s: float) -> SyncAnswer:
         # A child that was just started takes a moment to listen.
@@ -307,19 +315,27 @@ class Replication:
             await asyncio.sleep(0.02)
         lag = self._lag
         lag.asked()
+        committed = local_state.log_end(self._database)
         try:
             answer = await self._control.sync(wait=wait, timeout_s=timeout_s)
         except ReplicationUnavailable as error:
             raise ReplicationUnavailable(
                 self._settings.redact(error.detail), error.retry_after_s
             ) from error
-        in_s3 = 0 < answer.txid <= answer.replicated_txid
+        # Its monitor may have taken newer commits out of the log meanwhile, so `txid` may be ahead:
+        # what counts is that the last file in S3 reaches what was committed before the question.
+        in_s3 = answer.replicated_txid > 0 and local_state.covers(
+            local_state.copied_end(self._database, answer.replicated_txid),
+            committed,
+            local_state.log_end(self._database),
+        )
         lag.answered(in_s3=in_s3)
         if in_s3:
             self._last_sync_at_ms = self._clock.now_ms()
         elif wait:
-            raise ReplicationUnavailable(
-                f"Litestream synced to {answer.replicated_txid} of {answer.txid}; try again."
+            raise Uncovered(
+                f"Litestream says that transaction {answer.replicated_txid} is in S3, and its file "
+                "does not reach the last commit. Try again; the write itself is committed locally."
             )
         return answer
 

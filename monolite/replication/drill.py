@@ -98,7 +98,7 @@ async def _pin(database: Path, sync: Sync) -> tuple[int, dict[str, TableFacts] |
             connection.execute("SELECT 1 FROM sqlite_schema").fetchall()
             seen = local_state.log_end(database)
             answer = await sync(wait=False, timeout_s=SYNC_TIMEOUT_S)
-            copied = local_state.copied_end(database)
+            copied = local_state.copied_end(database, answer.txid)
             if before is not None and before == seen == copied:
                 return answer.txid, await asyncio.to_thread(manifest.measure, connection)
             connection.execute("COMMIT")

@@ -137,17 +137,33 @@ def log_end(database: Path) -> tuple[int, bytes] | None:
     return WAL_HEADER.size + frame * (WAL_FRAME_HEADER_BYTES + page_bytes), salts
 
 
-def copied_end(database: Path) -> tuple[int, bytes] | None:
-    """The same two for the last commit that Litestream took out of the log."""
-    newest = _newest_file(database)
-    if newest is None:
-        return None
+def copied_end(database: Path, txid: int) -> tuple[int, bytes] | None:
+    """The same two for the transaction `txid` of Litestream's; None when its file has gone."""
+    path = shadow_directory(database) / "ltx" / "0" / f"{txid:016x}-{txid:016x}.ltx"
     try:
-        with newest.open("rb") as file:
+        with path.open("rb") as file:
             fields = LTX_HEADER.unpack(file.read(LTX_HEADER.size))
     except (OSError, struct.error):
         return None
     return fields[8] + fields[9], struct.pack(">II", *fields[10:12])
+
+
+def covers(
+    copied: tuple[int, bytes] | None,
+    committed: tuple[int, bytes] | None,
+    now: tuple[int, bytes] | None,
+) -> bool:
+    """Whether what Litestream copied reaches what was committed, by the log and not by its word.
+
+    `committed` and `now` are `log_end` before and after it was asked. Litestream missed whole logs
+    while it reported success (litestream#1083). When the log was restarted meanwhile, only
+    Litestream can have done that, after copying the old one: then the new log's salts must be its.
+    """
+    if copied is None or committed is None:
+        return False
+    if copied[1] == committed[1]:
+        return copied[0] >= committed[0]
+    return now is not None and copied[1] == now[1] and now[1] != committed[1]
 
 
 def _wal_index(database: Path) -> tuple[int, int, int, bytes] | None:
