@@ -96,9 +96,12 @@ wait_until_ready() { # SECONDS; the last answer is kept for the message
 }
 
 start_release() { # SECONDS: restart, and whether it is ready
+    local code=0
     # Type=notify: systemctl comes back when the server has said READY or has failed.
-    as_root timeout "$1" systemctl restart monolite.service </dev/null 9<&- || true
-    wait_until_ready "$1"
+    as_root timeout "$1" systemctl restart monolite.service </dev/null 9<&- || code=$?
+    # 124 is timeout's: still starting. Any other failure is the program's end, so that waiting on
+    # would only lengthen the outage; one more look allows for systemd's own second try.
+    if ((code == 0 || code == 124)); then wait_until_ready "$1"; else wait_until_ready 2; fi
 }
 
 point_to() { # RELEASE FILE: an atomic swap, so that the path names a whole release at every instant

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,12 +114,11 @@ def release(path: Path, marker: str, program: str | None = None) -> Path:
     return executable(path, f"#!/bin/sh\n# {marker}\nexec {run}\n")
 
 
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    """An empty host; whatever a test started on it is ended afterwards."""
+@contextmanager
+def empty_host(tools: Path) -> Iterator[Host]:
+    """A host with nothing on it; whatever was started there is ended afterwards."""
     # A datagram socket's path must fit 108 bytes, which pytest's own directories don't.
     root = Path(subprocess.check_output(["mktemp", "-d", "/tmp/mh.XXXXXX"], text=True).strip())
-    tools = tmp_path / "bin"
     executable(tools / "ssh", SSH)
     executable(tools / "scp", SCP)
     stand_in = shlex.quote(str(Path(__file__).with_name("systemctl_stand_in.py")))
@@ -135,6 +136,15 @@ def host(tmp_path: Path) -> Iterator[Host]:
         "PATH": f"{tools}:{os.environ['PATH']}",
         "MONOLITE_DEPLOY_ROOT": str(root),
     }
-    yield Host(root, port, environment)
-    subprocess.run(["systemctl", "stop", "monolite.service"], env=environment, check=False)
-    subprocess.run(["rm", "-rf", str(root)], check=False)
+    try:
+        yield Host(root, port, environment)
+    finally:
+        subprocess.run(["systemctl", "stop", "monolite.service"], env=environment, check=False)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    """An empty host."""
+    with empty_host(tmp_path / "bin") as made:
+        yield made

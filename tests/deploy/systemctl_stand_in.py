@@ -1,4 +1,4 @@
-"""A systemctl for a machine without systemd: it really starts, watches and stops the unit's program.
+"""A systemctl for a machine without systemd: it really starts and stops the unit's program.
 
 Like systemd with Type=notify, `start` comes back when the program has said READY, or fails when it
 ended or said nothing. Paths of the unit are looked up under MONOLITE_DEPLOY_ROOT.
