@@ -130,7 +130,8 @@ def _pyinstaller() -> bool:
 
 def _granian() -> Path:
     package = importlib.util.find_spec("granian")
-    assert package is not None and package.submodule_search_locations  # a pinned dependency
+    assert package is not None  # a pinned dependency
+    assert package.submodule_search_locations
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     return Path(package.submodule_search_locations[0]) / f"_granian{suffix}"
 
@@ -154,7 +155,7 @@ def _python() -> str:
 
 def _commit() -> str:
     described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
+        [shutil.which("git") or "git", "describe", "--always", "--dirty"],
         cwd=ROOT,
         check=False,
         capture_output=True,
