@@ -355,8 +355,27 @@ class Replication:
         while True:
             await asyncio.sleep(self._settings.watch_interval_s)
             finding = await asyncio.to_thread(self._watch.look, self._clock.monotonic())
+            finding = finding or await self._look_for_silence()
             if finding is not None and self._state == "running":
                 self._act_on(finding)
+
+    async def _look_for_silence(self) -> Finding | None:
+        lag_ms = self._lag.lag_ms(self._clock.monotonic())
+        if self._state != "running" or lag_ms < self._settings.silent_after_s * 1000:
+            return None
+        try:
+            await self._barrier.wait(SYNC_TIMEOUT_S)
+        except Uncovered as error:
+            return Finding(
+                f"Litestream reports success and has missed commits for {lag_ms} ms "
+                f"({error.detail}) A fresh copy was begun",
+                restart=True,
+                fresh_generation=True,
+            )
+        except ReplicationUnavailable as error:
+            # S3 out of reach shows as an error of its own, and a fresh copy would not mend it.
+            self._last_error = error.detail
+        return None
 
     def _act_on(self, finding: Finding) -> None:
         self._alarms.append(finding.text)

@@ -26,6 +26,8 @@ class ReplicaSettings:
     # Idle, Litestream uses about 0.01 of a core; a whole core for minutes is litestream#955.
     cpu_fraction_max: float = 0.9
     cpu_window_s: float = 300.0
+    # Commits that stay out of S3 this long while Litestream reports success (litestream#1083).
+    silent_after_s: float = 60.0
     watch_interval_s: float = 5.0
     stop_timeout_s: float = 10.0
 

@@ -5,6 +5,8 @@
 | its shadow directory grows without end (#784, #927, #994) | bytes over the cap | fresh start |
 | a core at 100 % while nothing is written (#955) | CPU over its share for a window | restart |
 | files as large as a snapshot every few minutes (#1165) | several such files in an hour | alarm |
+
+Silence (#781, #1083) is looked for in `core.py`: its files must reach the log's last commit.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from monolite.replication import local_state
 from monolite.replication.errors import ReplicationUnavailable
 from monolite.replication.s3 import S3Client
 from tests.replication.installation import Installation, add, eventually_replicated, until
@@ -165,7 +166,9 @@ asyncio.run(main())
 """
 
 
-def test_kill_9_of_the_server_leaves_no_litestream(installation: Installation) -> None:
+def test_kill_9_of_the_server_leaves_no_litestream_and_needs_no_fresh_copy(
+    installation: Installation,
+) -> None:
     settings = installation.settings
     installation.path.mkdir()
     arguments = [settings.url, settings.endpoint, settings.access_key_id]
@@ -182,6 +185,14 @@ def test_kill_9_of_the_server_leaves_no_litestream(installation: Installation) -
         assert Path(f"/proc/{pid}").exists()
         server.kill()
     asyncio.run(until(lambda: not _alive(pid)))
+    generation = local_state.load(installation.path / "replica")
+
+    async def again() -> None:
+        async with installation.running() as (_, replication):
+            await replication.barrier()
+
+    asyncio.run(again())
+    assert local_state.load(installation.path / "replica") == generation
 
 
 def _alive(pid: int) -> bool:
