@@ -229,6 +229,8 @@ class Replication:
             socket=self._socket_path,
             generation=self._local.generation,
         )
+        # A killed child's socket refuses; with none there, callers wait for the new one's.
+        self._socket_path.unlink(missing_ok=True)
         self._process = await LitestreamProcess.start(
             self._executable,
             self._config,
