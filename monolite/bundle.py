@@ -64,6 +64,11 @@ def litestream_path(directory: Path | None = None) -> Path | None:
     return path
 
 
+def stored_libraries() -> list[str]:
+    """The libraries for `copy_stored`, in the order in which they are wanted."""
+    return [name for name in _parts() if name != "litestream"]
+
+
 def copy_stored(name: str, destination: Path) -> None:
     """Copy a stored part of the executable into a new file. Raises OSError."""
     part = _part(name)
@@ -82,11 +87,15 @@ def copy_stored(name: str, destination: Path) -> None:
         os.close(target)
 
 
-def _part(name: str) -> dict[str, Any]:
+def _parts() -> dict[str, dict[str, Any]]:
     import json
 
     parts: dict[str, dict[str, Any]] = json.loads(resource("payload.json").read_bytes())
-    return parts[name]
+    return parts
+
+
+def _part(name: str) -> dict[str, Any]:
+    return _parts()[name]
 
 
 def _require_private(directory: Path) -> None:

@@ -3,9 +3,9 @@
 The file is laid out so that what starts does not wait for what may never be used::
 
     +--------------+----------------------+-----------------------+------------------------+
-    | PyInstaller's| Litestream, xz:      | Granian's library,    | PyInstaller's archive: |
-    | bootloader   | read only when a     | stored: unpacked by a | Python, modules, other |
-    | (ELF)        | replica is configured| thread during imports | libraries: unpacked    |
+    | PyInstaller's| Litestream, xz:      | Granian's and other   | PyInstaller's archive: |
+    | bootloader   | read only when a     | libraries: unpacked by| Python, modules, other |
+    | (ELF)        | replica is configured| a thread, see start.py| libraries: unpacked    |
     |              |                      |                       | before Python starts   |
     +--------------+----------------------+-----------------------+------------------------+
     0              payload.json has both offsets                    its cookie is at the end
@@ -14,7 +14,6 @@ The file is laid out so that what starts does not wait for what may never be use
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import lzma
 import os
@@ -33,29 +32,20 @@ SIZE_MAX = 60_000_000
 
 def main() -> int:
     """Build, check and describe dist/monolite."""
-    import PyInstaller
-
-    machine = "intel" if platform.machine() in ("x86_64", "AMD64") else "arm"
-    bootloader = Path(PyInstaller.__file__).parent / f"bootloader/Linux-64bit-{machine}/run"
-    if not bootloader.is_file():
-        return _refuse(f"PyInstaller has no bootloader for this machine at {bootloader}")
+    if not bootloader().is_file():
+        return _refuse(f"PyInstaller has no bootloader for this machine at {bootloader()}")
     litestream = Path(sys.executable).parent / "litestream"
     if not litestream.is_file():
         return _refuse(f"{litestream} is missing: run make setup")
     BUILD.mkdir(exist_ok=True)
-    payload = _payload(litestream, _granian(), offset=bootloader.stat().st_size)
     (BUILD / "build.json").write_text(json.dumps({"python": _python(), "commit": _commit()}))
     if not _pyinstaller():
         return _refuse("PyInstaller failed; its last lines are above, all of them in build/log")
     DIST.mkdir(exist_ok=True)
     made = BUILD / "monolite.new"
     with made.open("wb") as file:
-        for part in (
-            bootloader.read_bytes(),
-            payload,
-            (BUILD / "dist" / "monolite.pkg").read_bytes(),
-        ):
-            file.write(part)
+        for part in (bootloader(), BUILD / "payload", BUILD / "dist" / "monolite.pkg"):
+            file.write(part.read_bytes())
     made.chmod(0o755)
     facts = json.loads(
         subprocess.run([made, "version", "--json"], check=True, capture_output=True).stdout
@@ -76,27 +66,36 @@ def _refuse(reason: str) -> int:
     return 1
 
 
-def _payload(litestream: Path, granian: Path, offset: int) -> bytes:
-    inflated = litestream.read_bytes()
+def write_payload(libraries: dict[str, str]) -> None:
+    """Write build/payload and build/payload.json; `libraries` are file by name in the program.
+
+    Called by monolite.spec, which knows what is bundled.
+    """
+    inflated = (Path(sys.executable).parent / "litestream").read_bytes()
     digest = hashlib.sha256(inflated).hexdigest()
     kept = BUILD / f"litestream-{digest[:16]}.xz"
     if not kept.is_file():
         kept.write_bytes(lzma.compress(inflated, preset=6))
     compressed = kept.read_bytes()
-    library = granian.read_bytes()
-    (BUILD / "payload.json").write_text(
-        json.dumps(
-            {
-                "litestream": {
-                    "offset": offset,
-                    "bytes": len(compressed),
-                    "sha256": digest,
-                },
-                "granian": {"offset": offset + len(compressed), "bytes": len(library)},
-            }
-        )
-    )
-    return compressed + library
+    offset = bootloader().stat().st_size
+    parts: dict[str, dict[str, object]] = {
+        "litestream": {"offset": offset, "bytes": len(compressed), "sha256": digest}
+    }
+    with (BUILD / "payload").open("wb") as payload:
+        payload.write(compressed)
+        for name, file in libraries.items():
+            content = Path(file).read_bytes()
+            parts[name] = {"offset": offset + payload.tell(), "bytes": len(content)}
+            payload.write(content)
+    (BUILD / "payload.json").write_text(json.dumps(parts))
+
+
+def bootloader() -> Path:
+    """PyInstaller's first program for this machine."""
+    import PyInstaller
+
+    machine = "intel" if platform.machine() in ("x86_64", "AMD64") else "arm"
+    return Path(PyInstaller.__file__).parent / f"bootloader/Linux-64bit-{machine}/run"
 
 
 def _pyinstaller() -> bool:
@@ -126,14 +125,6 @@ def _pyinstaller() -> bool:
     if done.returncode:
         print("\n".join((BUILD / "log").read_text().splitlines()[-15:]), file=sys.stderr)
     return done.returncode == 0
-
-
-def _granian() -> Path:
-    package = importlib.util.find_spec("granian")
-    assert package is not None  # a pinned dependency
-    assert package.submodule_search_locations
-    suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    return Path(package.submodule_search_locations[0]) / f"_granian{suffix}"
 
 
 def _python() -> str:
