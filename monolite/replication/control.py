@@ -20,6 +20,10 @@ class SyncAnswer:
     replicated_txid: int
 
 
+class NotListening(ReplicationUnavailable):
+    """Nothing answers at the socket: Litestream is starting, or has gone."""
+
+
 class ControlSocket:
     """Calls to one Litestream. Every method raises ReplicationUnavailable."""
 
@@ -48,6 +52,11 @@ class ControlSocket:
                 f"Litestream did not finish within {timeout_s:g} s; S3 is slow or out of reach. "
                 "Try again; the write itself is committed locally."
             ) from None
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise NotListening(
+                "Litestream does not listen yet; it is started by itself. "
+                "Try again; the write itself is committed locally."
+            ) from error
         except OSError as error:
             raise ReplicationUnavailable(
                 f"Litestream is not running ({error.strerror or error}); it is restarted by "

@@ -18,7 +18,7 @@ from monolite.clock import Clock
 from monolite.replication import executable, generations, local_state
 from monolite.replication.backoff import Backoff
 from monolite.replication.barrier import Barrier
-from monolite.replication.control import ControlSocket, SyncAnswer
+from monolite.replication.control import ControlSocket, NotListening, SyncAnswer
 from monolite.replication.drill import run_drill
 from monolite.replication.errors import (
     ReplicationMisconfigured,
@@ -37,6 +37,7 @@ SAMPLE_INTERVAL_S = 0.1
 # A local sync costs a look at the log; lag needs one a second while something is pending.
 ASK_INTERVAL_S = 1.0
 SYNC_TIMEOUT_S = 30.0
+LISTEN_TIMEOUT_S = 5.0
 ALARMS_KEPT = 8
 # The kernel's limit for a Unix socket's path, less the terminating zero.
 SOCKET_PATH_BYTES_MAX = 107
@@ -310,20 +311,21 @@ class Replication:
 
     async def _ask(self, *, wait: bool, timeout_s: float) -> SyncAnswer:
         # A child that was just started takes a moment to listen.
-        deadline_s = self._clock.monotonic() + min(timeout_s, 5.0)
-        while not self._socket_path.exists():
-            if self._clock.monotonic() >= deadline_s:
+        deadline_s = self._clock.monotonic() + min(timeout_s, LISTEN_TIMEOUT_S)
+        while True:
+            self._lag.asked()
+            committed = local_state.log_end(self._database)
+            try:
+                answer = await self._control.sync(wait=wait, timeout_s=timeout_s)
                 break
-            await asyncio.sleep(0.02)
-        lag = self._lag
-        lag.asked()
-        committed = local_state.log_end(self._database)
-        try:
-            answer = await self._control.sync(wait=wait, timeout_s=timeout_s)
-        except ReplicationUnavailable as error:
-            raise ReplicationUnavailable(
-                self._settings.redact(error.detail), error.retry_after_s
-            ) from error
+            except NotListening:
+                if self._clock.monotonic() >= deadline_s:
+                    raise
+                await asyncio.sleep(0.02)
+            except ReplicationUnavailable as error:
+                raise ReplicationUnavailable(
+                    self._settings.redact(error.detail), error.retry_after_s
+                ) from error
         # Its monitor may have taken newer commits out of the log meanwhile, so `txid` may be ahead:
         # what counts is that the last file in S3 reaches what was committed before the question.
         in_s3 = answer.replicated_txid > 0 and local_state.covers(
@@ -331,7 +333,7 @@ class Replication:
             committed,
             local_state.log_end(self._database),
         )
-        lag.answered(in_s3=in_s3)
+        self._lag.answered(in_s3=in_s3)
         if in_s3:
             self._last_sync_at_ms = self._clock.now_ms()
         elif wait:
