@@ -313,7 +313,7 @@ class Replication:
         # A child that was just started takes a moment to listen.
         deadline_s = self._clock.monotonic() + min(timeout_s, LISTEN_TIMEOUT_S)
         while True:
-            self._lag.asked()
+            asked_at_s = self._clock.monotonic()
             committed = local_state.log_end(self._database)
             try:
                 answer = await self._control.sync(wait=wait, timeout_s=timeout_s)
@@ -333,8 +333,8 @@ class Replication:
             committed,
             local_state.log_end(self._database),
         )
-        self._lag.answered(in_s3=in_s3)
         if in_s3:
+            self._lag.covered(asked_at_s)
             self._last_sync_at_ms = self._clock.now_ms()
         elif wait:
             raise Uncovered(

@@ -8,6 +8,11 @@ sampling interval at most.
 
 from __future__ import annotations
 
+from collections import deque
+
+# More than this many are merged at the young end: S3 may be away for days.
+NOTED_MAX = 512
+
 
 class LagMeter:
     """Fed by the watch; times are monotonic seconds."""
@@ -15,35 +20,30 @@ class LagMeter:
     def __init__(self, now_s: float) -> None:
         self._counter: int | None = None
         self._sampled_at_s = now_s
-        # What happened while nobody looked is unknown: until a first sync, count from the start.
-        self._oldest_s: float | None = now_s
-        # Commits seen after the last question to Litestream was sent.
-        self._since_asked_s: float | None = None
+        # (not older than, seen at) of commits not known to lie in S3. What happened while nobody
+        # looked is unknown: until a first sync, the start counts as one.
+        self._noted: deque[tuple[float, float]] = deque([(now_s, now_s)])
 
     def sample(self, counter: int | None, now_s: float) -> None:
         """Notes the change counter (`local_state.change_counter`)."""
         if counter is not None and counter != self._counter:
             if self._counter is not None:
-                if self._oldest_s is None:
-                    self._oldest_s = self._sampled_at_s
-                if self._since_asked_s is None:
-                    self._since_asked_s = self._sampled_at_s
+                dated_s = self._sampled_at_s
+                if len(self._noted) >= NOTED_MAX:
+                    dated_s, _ = self._noted.pop()
+                self._noted.append((dated_s, now_s))
             self._counter = counter
         self._sampled_at_s = now_s
 
     @property
     def pending(self) -> bool:
         """Whether some commit is not known to lie in S3."""
-        return self._oldest_s is not None
+        return bool(self._noted)
 
-    def asked(self) -> None:
-        """Litestream is being asked now: what is committed later is not in its answer."""
-        self._since_asked_s = None
-
-    def answered(self, *, in_s3: bool) -> None:
-        """It answered; `in_s3` says that all it had taken from the log lies in S3."""
-        if in_s3:
-            self._oldest_s = self._since_asked_s
+    def covered(self, until_s: float) -> None:
+        """Everything committed before `until_s` lies in S3."""
+        while self._noted and self._noted[0][1] <= until_s:
+            self._noted.popleft()
 
     def lag_ms(self, now_s: float) -> int:
-        return 0 if self._oldest_s is None else max(0, round((now_s - self._oldest_s) * 1000))
+        return max(0, round((now_s - self._noted[0][0]) * 1000)) if self._noted else 0
