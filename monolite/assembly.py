@@ -177,7 +177,12 @@ class Installation:
             return connection
 
         loop = asyncio.get_running_loop()
-        writer = Writer(connect, loop=loop, queue_count_max=self.settings.write_queue_count_max)
+        writer = Writer(
+            connect,
+            loop=loop,
+            queue_count_max=self.settings.write_queue_count_max,
+            commit_on_loop=self.settings.synchronous == "normal",
+        )
         writer.start()
         readers = Readers(self._open_reader, loop=loop)
         checkpointer.start()

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+_POOL_BYTES = 4096
+
 
 class Clock(Protocol):
     """Where the time comes from: wall time for people, monotonic time for intervals."""
@@ -42,6 +44,9 @@ class Identifiers:
         self._random_bytes = random_bytes
         self._last_ms = 0
         self._count = 0
+        # One call for many ids: each gives the interpreter lock away and waits to get it back.
+        self._pool = b""
+        self._pool_offset = 0
 
     def new(self) -> str:
         """A lower-case UUIDv7 in its 36-character text form."""
@@ -49,13 +54,20 @@ class Identifiers:
         if now_ms > self._last_ms:
             self._last_ms = now_ms
             # Starting low leaves room to count on within the millisecond.
-            self._count = int.from_bytes(self._random_bytes(2)) & 0x3FF
+            self._count = int.from_bytes(self._random(2)) & 0x3FF
         elif self._count < 0xFFF:
             self._count += 1
         else:
             self._last_ms += 1
             self._count = 0
-        tail = self._random_bytes(8).hex()
+        tail = self._random(8).hex()
         variant = "89ab"[int(tail[0], 16) & 3]
         stamp = f"{self._last_ms:012x}"
         return f"{stamp[:8]}-{stamp[8:]}-7{self._count:03x}-{variant}{tail[1:4]}-{tail[4:]}"
+
+    def _random(self, size: int) -> bytes:
+        if self._pool_offset + size > len(self._pool):
+            self._pool = self._random_bytes(_POOL_BYTES)
+            self._pool_offset = 0
+        self._pool_offset += size
+        return self._pool[self._pool_offset - size : self._pool_offset]

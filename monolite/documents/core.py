@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from monolite.clock import Clock, Identifiers
 from monolite.documents.document import Collection, Document
@@ -21,11 +21,11 @@ class Documents:
         self._clock = clock
         self._identifiers = identifiers
 
-    async def create(
+    def create(
         self, tenant_id: int, collection: str, data: str, also: Also = None
-    ) -> Document:
+    ) -> Awaitable[Document]:
         """Store `data` (a JSON object's text) under a new id."""
-        return await self._engine.insert(
+        return self._engine.insert(
             tenant_id, collection, self._first(self._identifiers.new(), data), also
         )
 

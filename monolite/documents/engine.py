@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from monolite.documents.document import Collection, Document
@@ -15,10 +15,10 @@ Also = Callable[[Any, Document], None] | None
 class DocumentEngine(Protocol):
     """Documents at rest. A collection comes into being with its first document."""
 
-    async def insert(
+    def insert(
         self, tenant_id: int, collection: str, document: Document, also: Also = None
-    ) -> Document:
-        """Store a new one."""
+    ) -> Awaitable[Document]:
+        """Store a new one. Not a coroutine itself: each layer of them costs at every wake-up."""
         ...
 
     async def put(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from typing import Any
 
 import apsw
@@ -51,9 +51,9 @@ class SqliteDocumentEngine:
         self._writer = writer
         self._readers = readers
 
-    async def insert(
+    def insert(
         self, tenant_id: int, collection: str, document: Document, also: Also = None
-    ) -> Document:
+    ) -> Awaitable[Document]:
         def work(connection: apsw.Connection) -> Document:
             collection_id = _collection(connection, tenant_id, collection)
             if collection_id is None:
@@ -63,7 +63,7 @@ class SqliteDocumentEngine:
                 also(connection, document)
             return document
 
-        return await self._writer.submit(work)
+        return self._writer.submit(work)
 
     async def put(
         self, tenant_id: int, collection: str, document: Document, precondition: Precondition

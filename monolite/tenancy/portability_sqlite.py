@@ -68,7 +68,7 @@ class SqliteArchiveEngine:
                     why = f"a {record['kind']} of the export does not fit"
                     raise Invalid(why, [FieldError("#", why)]) from None
 
-        await self._writer.submit(work)
+        await self._writer.submit(work, is_long=True)
 
 
 async def _batches(records: Iterator[Record], batch_count: int) -> AsyncIterator[list[Any]]:

@@ -116,7 +116,7 @@ class SqliteTenancyEngine:
             connection.execute("DELETE FROM tenants WHERE number = ?", (number,))
             return True
 
-        return await self._writer.submit(work)
+        return await self._writer.submit(work, is_long=True)
 
     async def unfinished(self) -> Sequence[int]:
         rows = self._readers.inline.execute("SELECT number FROM tenants WHERE state <> 'active'")

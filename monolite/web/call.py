@@ -125,9 +125,16 @@ class Call:
             TooLarge: more came than the operation takes.
             Malformed: the client went away before the end.
         """
+        async for piece in self._pieces(await self.receive()):
+            yield piece
+
+    async def rest_of_body(self, message: dict[str, Any]) -> bytes:
+        """The whole body, of which `message` is the first; raises as `chunks` does."""
+        return b"".join([piece async for piece in self._pieces(message)])
+
+    async def _pieces(self, message: dict[str, Any]) -> AsyncIterator[bytes]:
         size = 0
         while True:
-            message = await self.receive()
             if message["type"] == "http.disconnect":
                 raise Malformed("The connection closed before the body was whole.")
             piece: bytes = message.get("body", b"")
@@ -138,3 +145,4 @@ class Call:
                 yield piece
             if not message.get("more_body", False):
                 return
+            message = await self.receive()

@@ -27,7 +27,6 @@ from monolite.errors import (
 )
 from monolite.names import NAME_PATTERN
 from monolite.tenancy.authentication import Authenticator
-from monolite.tenancy.principal import Principal
 from monolite.tenancy.scopes import OPERATOR
 from monolite.web import errors
 from monolite.web.answer import Answer, Headers, Stream
@@ -70,6 +69,7 @@ class Endpoint:
         "_body",
         "_names",
         "_query",
+        "_reads_whole",
         "measure",
         "operation",
         "pipeline",
@@ -84,6 +84,7 @@ class Endpoint:
             if operation.query is not None
             else None
         )
+        self._reads_whole = operation.body is not None and operation.body is not Chunks
         self._body = JsonBody(operation.body) if operation.body not in (None, RAW, Chunks) else None
         self._names = {
             name: re.compile(operation.names.get(name, NAME_PATTERN)).fullmatch
@@ -131,7 +132,10 @@ class Endpoint:
             operation.scope == LOOPBACK and call.is_from_loopback
         )
         if not is_open:
-            principal = await self._admitted(call)
+            authorization = call.headers.get(b"authorization")
+            principal = pipeline.authenticator.remembered(authorization)
+            if principal is None:
+                principal = await pipeline.authenticator.authenticate(authorization)
             call.principal = principal
             principal.require(
                 OPERATOR if operation.scope == LOOPBACK else operation.scope, call.path
@@ -143,39 +147,45 @@ class Endpoint:
                 raise Invalid(f"{{{name}}}: {why}", [FieldError(f"{{{name}}}", why)])
         if self._query is not None:
             call.query = self._query(call.query_string)
-        replicated = operation.is_write and self._wants_replicated(call)
-        if operation.body is not None and operation.body is not Chunks:
-            call.raw = await self._read(call)
+        if self._reads_whole:
+            self._check_length(call)
+            # Most bodies are one message, and an iterator for one message costs as much as it.
+            message = await call.receive()
+            if message["type"] == "http.request" and not message.get("more_body", False):
+                call.raw = message.get("body", b"")
+                if len(call.raw) > operation.body_bytes_max:
+                    raise TooLarge(f"The body is over {operation.body_bytes_max} bytes.")
+            else:
+                call.raw = await call.rest_of_body(message)
             if call.raw or not operation.body_optional:
+                self._check_type(call)
                 call.body = call.raw if self._body is None else self._body(call.raw)
         elif operation.body is Chunks:
             self._check_type(call)
             self._check_length(call)
-        outcome = await self._once(call) if operation.creates else await operation.handler(call)
-        if replicated:
-            assert pipeline.barrier is not None  # _wants_replicated refused otherwise
-            await pipeline.barrier()
-            outcome.headers.append((b"preference-applied", b"durability=replicated"))
-        return outcome
-
-    async def _admitted(self, call: Call) -> Principal:
-        authenticator = self.pipeline.authenticator
-        authorization = call.headers.get(b"authorization")
-        principal = authenticator.remembered(authorization)
-        return principal or await authenticator.authenticate(authorization)
+        if b"prefer" in call.headers and operation.is_write and self._wants_replicated(call):
+            return await self._replicated(call)
+        if operation.creates and b"idempotency-key" in call.headers:
+            return await self._once(call)
+        return await operation.handler(call)
 
     async def _once(self, call: Call) -> Answer | Stream:
-        key = call.header(b"idempotency-key")
-        if key is None:
-            return await self.operation.handler(call)
         idempotency = self.pipeline.idempotency
-        stored = await idempotency.replay(call, key)
+        stored = await idempotency.replay(call, call.header(b"idempotency-key") or "")
         if stored is not None:
             return stored
         try:
             return await self.operation.handler(call)
         finally:
             idempotency.end(call)
+
+    async def _replicated(self, call: Call) -> Answer | Stream:
+        creates = self.operation.creates and b"idempotency-key" in call.headers
+        outcome = await (self._once(call) if creates else self.operation.handler(call))
+        assert self.pipeline.barrier is not None  # _wants_replicated refused otherwise
+        await self.pipeline.barrier()
+        outcome.headers.append((b"preference-applied", b"durability=replicated"))
+        return outcome
 
     def _wants_replicated(self, call: Call) -> bool:
         prefer = call.headers.get(b"prefer")
@@ -190,16 +200,6 @@ class Endpoint:
                 code="no_replica",
             )
         return True
-
-    async def _read(self, call: Call) -> bytes:
-        self._check_length(call)
-        pieces: list[bytes] = []
-        async for piece in call.chunks():
-            pieces.append(piece)
-        raw = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if raw or not self.operation.body_optional:
-            self._check_type(call)
-        return raw
 
     def _check_type(self, call: Call) -> None:
         header = call.headers.get(b"content-type")

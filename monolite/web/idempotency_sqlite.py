@@ -71,4 +71,4 @@ class SqliteIdempotencyEngine:
             ).fetchall()
             return len(gone)
 
-        return await self._writer.submit(work)
+        return await self._writer.submit(work, is_long=True)

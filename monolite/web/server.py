@@ -21,6 +21,7 @@ from monolite.web.application import Application
 log = logging.getLogger("monolite.web")
 
 _BACKLOG = 1024
+_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 _CONCURRENT_REQUESTS_MAX = 4096
 
 
@@ -93,33 +94,37 @@ class Server:
         return self._open
 
     def _scheduler(self, native: Any, loop: asyncio.AbstractEventLoop) -> Any:
-        arrived: deque[Any] = deque()
+        arrived: deque[tuple[Any, dict[str, Any], Callable[[], Awaitable[Any]]]] = deque()
+        woken = False
         application = self._application
-        tasks: set[asyncio.Task[None]] = set()
 
         def start_all() -> None:
+            nonlocal woken
+            # Before the first look: whatever is appended after it wakes the loop once more.
+            woken = False
             while arrived:
-                watcher = arrived.popleft()
+                watcher, scope, receive = arrived.popleft()
                 self._open += 1
                 self._idle.clear()
-                endpoint = application.hot(watcher.scope)
-                coroutine = self._serve(watcher, endpoint or application)
+                endpoint = application.hot(scope)
+                coroutine = self._serve(watcher, scope, receive, endpoint or application)
                 if endpoint is not None:
                     try:
                         waiting_for = coroutine.send(None)
                     except StopIteration:
                         continue
                     coroutine = _resumed(coroutine, waiting_for)
-                task = loop.create_task(coroutine)
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+                # Asyncio keeps tasks weakly; the watcher lives until it is told the end.
+                watcher.taskref(loop.create_task(coroutine))
 
         def schedule(watcher: Any) -> None:
-            # Called on Granian's thread. An append that finds the queue empty wakes the loop; one
-            # that does not is seen by the pass already under way.
-            wake = not arrived
-            arrived.append(watcher)
-            if wake:
+            # Called on Granian's thread, with the interpreter lock.
+            nonlocal woken
+            scope, proto = watcher.scope, watcher.proto
+            has_body = scope["type"] == "http" and scope["method"] not in _WITHOUT_BODY
+            arrived.append((watcher, scope, _Prefetched(proto) if has_body else proto.receive))
+            if not woken:
+                woken = True
                 loop.call_soon_threadsafe(start_all)
 
         class Scheduler(native.CallbackScheduler):  # type: ignore[misc]  # a native base
@@ -133,10 +138,15 @@ class Server:
         # schedule_fn would use the last four.
         return Scheduler(loop, None, None, None, None)
 
-    async def _serve(self, watcher: Any, app: Callable[..., Awaitable[None]]) -> None:
-        proto = watcher.proto
+    async def _serve(
+        self,
+        watcher: Any,
+        scope: dict[str, Any],
+        receive: Callable[[], Awaitable[Any]],
+        app: Callable[..., Awaitable[None]],
+    ) -> None:
         try:
-            await app(watcher.scope, proto.receive, proto.send)
+            await app(scope, receive, watcher.proto.send)
         except BaseException as error:
             log.exception("connection failed")
             watcher.err(error)
@@ -146,6 +156,28 @@ class Server:
             self._open -= 1
             if not self._open:
                 self._idle.set()
+
+
+class _Prefetched:
+    """ASGI's `receive`, its first message asked for when the request came.
+
+    Reading begins on Granian's thread while the loop is still to wake, so that a short body is
+    there when it is wanted and its request needs no second turn of the loop.
+    """
+
+    __slots__ = ("_first", "_receive")
+
+    def __init__(self, proto: Any) -> None:
+        self._receive = proto.receive
+        self._first: Awaitable[Any] | None = proto.receive()
+
+    def __call__(self) -> Awaitable[Any]:
+        first = self._first
+        if first is None:
+            following: Awaitable[Any] = self._receive()
+            return following
+        self._first = None
+        return first
 
 
 def _native() -> Any:

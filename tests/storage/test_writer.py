@@ -52,7 +52,7 @@ async def held(writer: Writer) -> tuple[threading.Event, asyncio.Future[bool]]:
         started.set()
         return release.wait(10)
 
-    future = writer.submit(hold)
+    future = writer.submit(hold, is_long=True)
     await asyncio.to_thread(started.wait)
     return release, future
 

@@ -1,11 +1,19 @@
-"""The one writer: a thread that commits many writes at once.
+"""The one writer: one connection, and many writes in one commit.
 
-    submit ──► queue ──► BEGIN IMMEDIATE ─► savepoint, work, release ─► … ─► COMMIT ──► answers
+                 the loop                                    the writer's thread
+    submit ──► waiting ──► BEGIN IMMEDIATE ─► savepoint,        ─► COMMIT (fsync) ──► answers
+                           work, release, for each waiting
+                           (at `normal`, COMMIT too)
 
 A write is a function of the connection. It runs in a savepoint of its own, so one that raises
 takes back only itself, and its future is settled after the commit, never before: what was
 acknowledged is in the log. At `synchronous=FULL` the commit is one fsync for the whole batch,
-which grows by itself with the load, since writes queue up while the disk works.
+which grows by itself with the load, since writes wait while the disk works.
+
+The statements of short writes run on the loop and only what may wait for the disk or for another
+process's lock goes to the thread. Statements on the thread would hand the interpreter lock to and
+fro with the loop several times a write, which cost more than half of the writes a second
+(docs/decisions/0003-where-a-commit-runs.md). A write that says it is `long` runs there whole.
 
 What fails:
     a write raises           its savepoint is rolled back; its future gets the error, after the
@@ -22,6 +30,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -31,6 +40,7 @@ import apsw
 
 from monolite.storage.errors import QueueFull, StorageUnavailable, from_apsw
 from monolite.storage.measures import Latencies, LatencySnapshot, PerSecond
+from monolite.storage.sqlite.connection import BUSY_TIMEOUT_MS
 from monolite.storage.sqlite.transaction import roll_back
 
 log = logging.getLogger("monolite.storage")
@@ -59,23 +69,38 @@ class WriterStats:
 
 
 class _Write:
-    """One write on its way: `error` and `value` are set on the writer's thread."""
+    """One write on its way: `error` and `value` are set when it runs."""
 
-    __slots__ = ("error", "future", "value", "work")
+    __slots__ = ("error", "future", "is_long", "value", "work")
 
-    def __init__(self, work: Work[Any], future: asyncio.Future[Any]) -> None:
+    def __init__(self, work: Work[Any], future: asyncio.Future[Any], is_long: bool) -> None:
         self.work = work
         self.future = future
+        self.is_long = is_long
         self.value: Any = None
         self.error: Exception | None = None
+
+
+class _Batch:
+    """Writes of one transaction. `begun` when their work was done on the loop already."""
+
+    __slots__ = ("begun", "failed", "started", "writes")
+
+    def __init__(self, writes: list[_Write], started: float) -> None:
+        self.writes = writes
+        self.started = started
+        self.begun = False
+        self.failed = False
 
 
 class Writer:
     """Group commit on one connection.
 
     `queue_count_max` bounds the writes accepted and not yet answered. `batch_count_max` is the
-    most in one transaction. `group_commit=False` gives each write its own, for measuring.
-    `on_commit` functions run on the loop after each commit, with the number of writes in it.
+    most in one transaction. `commit_on_loop` is for `synchronous=normal`, where a commit is a
+    write to the page cache and takes less than a hop to the thread. `group_commit=False` gives
+    each write its own transaction, for measuring. `on_commit` functions run on the loop after each
+    commit, with the number of writes in it.
     """
 
     def __init__(
@@ -84,19 +109,26 @@ class Writer:
         *,
         loop: asyncio.AbstractEventLoop,
         queue_count_max: int = 4096,
-        batch_count_max: int = 512,
+        batch_count_max: int = 128,
+        commit_on_loop: bool = False,
         group_commit: bool = True,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._open_connection = open_connection
+        self._connection: apsw.Connection
         self._loop = loop
-        self._queue: SimpleQueue[_Write | None] = SimpleQueue()
+        self._waiting: deque[_Write] = deque()
+        self._jobs: SimpleQueue[_Batch | None] = SimpleQueue()
         self._queue_count_max = queue_count_max
         self._batch_count_max = batch_count_max if group_commit else 1
-        self._waiting_count = 0
+        self._commit_on_loop = commit_on_loop
+        self._unanswered_count = 0
+        self._scheduled = False
+        # The thread has the connection; the loop must not touch it.
+        self._lent = False
         self._closing = False
         self._thread: threading.Thread | None = None
-        self._closed: asyncio.Future[None] = loop.create_future()
+        self._drained: asyncio.Future[None] = loop.create_future()
         self._monotonic = monotonic
         self._writes_per_s = PerSecond(monotonic)
         self._busy_per_s = PerSecond(monotonic)
@@ -109,41 +141,46 @@ class Writer:
 
     def start(self) -> None:
         """Opens the connection and starts the thread. Raises what `open_connection` raises."""
-        connection = self._open_connection()
-        self._thread = threading.Thread(
-            target=self._run, args=(connection,), name="monolite-writer", daemon=True
-        )
+        self._connection = self._open_connection()
+        # The loop never waits for a lock: what finds one held goes to the thread, which does.
+        self._connection.set_busy_timeout(0)
+        self._thread = threading.Thread(target=self._run, name="monolite-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Work[T]) -> asyncio.Future[T]:
+    def submit(self, work: Work[T], *, is_long: bool = False) -> asyncio.Future[T]:
         """Queues a write; the future has what `work` returned or raised, once that is committed.
 
-        Called on the loop. `work` runs on the writer's thread beside the loop, so it touches only
-        its connection and its own values; it must not end the transaction, nor leave a DEFERRED
-        foreign key broken, which would fail the whole batch. Raises QueueFull when too many
-        writes wait, and StorageUnavailable once `close` was called.
+        Called on the loop. `work` touches only its connection and its own values. A short one runs
+        on the loop, so it takes microseconds; one that may take over a millisecond says `is_long`
+        and runs on the writer's thread beside the loop. It must not end the transaction, nor leave
+        a DEFERRED foreign key broken, which would fail the whole batch. Raises QueueFull when too
+        many writes wait, and StorageUnavailable once `close` was called.
         """
         if self._closing:
             raise StorageUnavailable("the server is stopping and takes no more writes: try again")
-        if self._waiting_count >= self._queue_count_max:
+        if self._unanswered_count >= self._queue_count_max:
             raise QueueFull(
-                f"{self._waiting_count} writes wait already: try again in a second",
+                f"{self._unanswered_count} writes wait already: try again in a second",
                 retry_after_s=1.0,
             )
-        self._waiting_count += 1
+        self._unanswered_count += 1
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put(_Write(work, future))
+        self._waiting.append(_Write(work, future, is_long))
+        if not self._scheduled and not self._lent:
+            # What else this turn of the loop submits is in the same batch.
+            self._scheduled = True
+            self._loop.call_soon(self._next)
         return future
 
     async def close(self) -> None:
         """Takes no more writes, commits and answers those accepted, closes the connection."""
-        if self._thread is None:
+        if self._thread is None or self._drained.done():
             return
-        if not self._closing:
-            self._closing = True
-            self._queue.put(None)
-        await asyncio.shield(self._closed)
-        self._thread.join()
+        self._closing = True
+        self._end_when_drained()
+        await asyncio.shield(self._drained)
+        self._jobs.put(None)
+        await asyncio.to_thread(self._thread.join)
 
     @property
     def is_running(self) -> bool:
@@ -153,7 +190,7 @@ class Writer:
     def stats(self) -> WriterStats:
         """How much was written, how fast, and how busy the thread is."""
         return WriterStats(
-            queue_count=self._waiting_count,
+            queue_count=self._unanswered_count,
             queue_count_max=self._queue_count_max,
             batches_total=self._batches_total,
             writes_total=self._writes_total,
@@ -166,62 +203,80 @@ class Writer:
             busy_fraction_1m=min(1.0, self._busy_per_s.mean(60)),
         )
 
-    def _run(self, connection: apsw.Connection) -> None:
-        stopping = False
+    def _next(self) -> None:
+        """Run the next batch's works; commit them here or lend the connection to the thread."""
+        self._scheduled = False
+        if self._lent:
+            return
+        batch = self._take()
+        if batch is None:
+            self._end_when_drained()
+            return
+        if any(write.is_long for write in batch.writes) or not self._begin(batch):
+            self._lend(batch)
+            return
+        rest = _run_all(self._connection, batch)
+        if rest:
+            self._waiting.extendleft(reversed(rest))
+        if batch.failed or self._commit_on_loop:
+            self._finish(batch)
+        else:
+            self._lend(batch)
+
+    def _take(self) -> _Batch | None:
+        writes: list[_Write] = []
+        while self._waiting and len(writes) < self._batch_count_max:
+            write = self._waiting.popleft()
+            # Whoever waited has gone before it began; nothing was promised.
+            if write.future.cancelled():
+                self._unanswered_count -= 1
+            else:
+                writes.append(write)
+        return _Batch(writes, self._monotonic()) if writes else None
+
+    def _begin(self, batch: _Batch) -> bool:
+        """Whether the transaction could begin without waiting for a lock."""
         try:
-            while not stopping:
-                batch, stopping = self._take()
-                started = self._monotonic()
-                committed_count = self._write(connection, batch)
-                self._count(committed_count, started)
-                self._on_loop(self._settle, batch, committed_count)
+            roll_back(self._connection)
+            self._connection.execute("BEGIN IMMEDIATE")
+        except apsw.Error:
+            # Busy, or something that will fail on the thread again and be told there.
+            return False
+        batch.begun = True
+        return True
+
+    def _lend(self, batch: _Batch) -> None:
+        self._lent = True
+        self._jobs.put(batch)
+
+    def _finish(self, batch: _Batch) -> None:
+        _commit(self._connection, batch)
+        self._settle(batch)
+
+    def _run(self) -> None:
+        connection = self._connection
+        try:
+            while (batch := self._jobs.get()) is not None:
+                rest: list[_Write] = []
+                if not batch.begun:
+                    rest = _begin_and_run_all(connection, batch)
+                _commit(connection, batch)
+                self._on_loop(self._returned, batch, rest)
         finally:
             try:
                 connection.close()
             except apsw.Error:
                 log.exception("the writer's connection did not close cleanly")
-            self._on_loop(self._closed.set_result, None)
 
-    def _take(self) -> tuple[list[_Write], bool]:
-        """Waits for a write, then takes what else is queued; True when the queue has ended."""
-        batch: list[_Write] = []
-        write = self._queue.get()
-        # This thread alone takes, so as many as qsize says are there without waiting.
-        left = min(self._queue.qsize(), self._batch_count_max - 1)
-        while write is not None:
-            batch.append(write)
-            if left == 0:
-                return batch, False
-            left -= 1
-            write = self._queue.get()
-        return batch, True
+    def _returned(self, batch: _Batch, rest: list[_Write]) -> None:
+        """The thread gave the connection back."""
+        self._lent = False
+        self._waiting.extendleft(reversed(rest))
+        self._settle(batch)
 
-    def _write(self, connection: apsw.Connection, batch: list[_Write]) -> int:
-        """Runs and commits a batch, in several transactions if one is lost; writes committed."""
-        committed_count = 0
-        # Whoever waited for a cancelled one has gone before it began; nothing was promised.
-        waiting = [write for write in batch if not write.future.cancelled()]
-        while waiting:
-            ran: list[_Write] = []
-            try:
-                roll_back(connection)
-                connection.execute("BEGIN IMMEDIATE")
-                for write in waiting:
-                    ran.append(write)
-                    _run_in_savepoint(connection, write)
-                connection.execute("COMMIT")
-                committed_count += sum(write.error is None for write in ran)
-            except BaseException as error:
-                self._failed_batches_total += 1
-                log.error("a batch of %d writes was not committed: %s", len(ran), error)
-                # BEGIN itself failed: the next one would too.
-                ran = ran or waiting
-                failure = _storage_failure(error)
-                for write in ran:
-                    write.error = failure
-                _recover(connection)
-            waiting = waiting[len(ran) :]
-        return committed_count
+    def _end_when_drained(self) -> None:
+        if self._closing and not self._waiting and not self._lent and not self._drained.done():
+            self._drained.set_result(None)
 
     def _count(self, committed_count: int, started: float) -> None:
         now = self._monotonic()
@@ -240,9 +295,13 @@ class Writer:
             # The loop is closed, and with it everyone who waited.
             log.warning("the loop closed before the writer's answers reached it")
 
-    def _settle(self, batch: list[_Write], committed_count: int) -> None:
-        self._waiting_count -= len(batch)
-        for write in batch:
+    def _settle(self, batch: _Batch) -> None:
+        committed_count = sum(write.error is None for write in batch.writes)
+        self._count(committed_count, batch.started)
+        if batch.failed:
+            self._failed_batches_total += 1
+        self._unanswered_count -= len(batch.writes)
+        for write in batch.writes:
             if write.future.cancelled():
                 continue
             if write.error is None:
@@ -255,6 +314,58 @@ class Writer:
                     notify(committed_count)
                 except Exception:
                     log.exception("a listener to commits failed")
+        if self._waiting and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._next)
+        else:
+            self._end_when_drained()
+
+
+def _begin_and_run_all(connection: apsw.Connection, batch: _Batch) -> list[_Write]:
+    """On the thread, where waiting for another process's lock stops nobody."""
+    try:
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        try:
+            roll_back(connection)
+            connection.execute("BEGIN IMMEDIATE")
+        finally:
+            connection.set_busy_timeout(0)
+    except apsw.Error as error:
+        _lose(connection, batch, error)
+        return []
+    return _run_all(connection, batch)
+
+
+def _run_all(connection: apsw.Connection, batch: _Batch) -> list[_Write]:
+    """Run the works of an open transaction; returns those that did not get their turn."""
+    writes = batch.writes
+    for number, write in enumerate(writes, 1):
+        try:
+            _run_in_savepoint(connection, write)
+        except BaseException as error:
+            batch.writes = writes[:number]
+            _lose(connection, batch, error)
+            return writes[number:]
+    return []
+
+
+def _commit(connection: apsw.Connection, batch: _Batch) -> None:
+    if batch.failed:
+        return
+    try:
+        connection.execute("COMMIT")
+    except apsw.Error as error:
+        _lose(connection, batch, error)
+
+
+def _lose(connection: apsw.Connection, batch: _Batch, error: BaseException) -> None:
+    """The whole transaction is lost: tell every write that ran in it."""
+    log.error("a batch of %d writes was not committed: %s", len(batch.writes), error)
+    batch.failed = True
+    failure = _storage_failure(error)
+    for write in batch.writes:
+        write.error = failure
+    _recover(connection)
 
 
 def _run_in_savepoint(connection: apsw.Connection, write: _Write) -> None:
