@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -164,7 +164,9 @@ class Installation:
     async def _open_storage(self) -> _Storage:
         path = self.directory.database
         create_database(path, schema=shipped_schema(), now_ms=self.clock.now_ms())
-        owner = "litestream" if self.settings.replica_url else "monolite"
+        owner: Literal["monolite", "litestream"] = (
+            "litestream" if self.settings.replica_url else "monolite"
+        )
         checkpointer = Checkpointer(path, owner=owner)
         report: list[MigrationReport] = []
 
@@ -401,7 +403,7 @@ class Installation:
             await self.replication.start()
 
         async def purge() -> None:
-            while await self._idempotency.purge() > 0:
+            while await self._idempotency.purge() > 0:  # noqa: ASYNC110
                 await asyncio.sleep(0)
 
         self.run_in_background(purge, _PURGE_INTERVAL_S)

@@ -79,8 +79,8 @@ async def _restore_into_empty(settings: Settings) -> bool:
 
 def _url(settings: Settings) -> str:
     host, port = settings.listen
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
-    return f"http://{f'[{reachable}]' if ':' in reachable and '[' not in reachable else reachable}:{port}"
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
 def _settle_garbage() -> None:

@@ -98,6 +98,9 @@ def _of(
     )
 
 
+# ruff: noqa: RUF009  # `_of` makes dataclass fields, which the rule can't see
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Every setting, typed. Times carry their unit in their name."""

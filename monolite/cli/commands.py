@@ -81,8 +81,9 @@ def tenant_export(arguments: argparse.Namespace) -> int:
     async def work(client: Client) -> None:
         path = f"/v1/tenants/{arguments.name}/export"
         if arguments.output is None:
-            await client.stream("GET", path, None, sys.stdout.buffer.write)
-            sys.stdout.buffer.flush()
+            out = sys.stdout.buffer
+            await client.stream("GET", path, None, lambda piece: _discard(out.write(piece)))
+            out.flush()
             return
         target = Path(arguments.output)
         partial = target.with_name(target.name + ".partial")
@@ -111,7 +112,7 @@ def tenant_import(arguments: argparse.Namespace) -> int:
             source = (
                 sys.stdin.buffer
                 if arguments.input is None
-                else stack.enter_context(open(arguments.input, "rb"))
+                else stack.enter_context(Path(arguments.input).open("rb"))  # noqa: ASYNC230
             )
             await client.stream(
                 "POST", f"/v1/tenants/{arguments.name}/import", source, answer.append
@@ -259,6 +260,10 @@ def _table(head: tuple[str, ...], rows: list[Any]) -> None:
     for row in [head, *rows]:
         cells = (str(cell).ljust(width) for cell, width in zip(row, widths, strict=True))
         print("  ".join(cells).rstrip())
+
+
+def _discard(_: object) -> None:
+    """A sink returns nothing."""
 
 
 def _plain(value: Any) -> str:

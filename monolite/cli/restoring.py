@@ -6,9 +6,13 @@ import getpass
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from monolite.settings import BadSetting, Settings
 from monolite.storage.data_directory import DataDirectory, write_private
+
+if TYPE_CHECKING:
+    from monolite.replication.settings import ReplicaSettings
 
 
 async def restore_database(
@@ -67,7 +71,7 @@ def back_up(settings: Settings, output: Path) -> int:
     return 0
 
 
-def _replica(settings: Settings) -> object:
+def _replica(settings: Settings) -> ReplicaSettings:
     if settings.replica_url is None:
         raise BadSetting("No replica is configured; set MONOLITE_REPLICA_URL=s3://bucket/prefix.")
     return settings.replica()

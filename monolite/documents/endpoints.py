@@ -57,7 +57,7 @@ def operations(documents: Documents, cursors: Cursors, bytes_max: int) -> list[O
             creates=True,
             hot=True,
             example=example,
-            description="The body is the document itself. The collection exists from its first one.",
+            description="The body is the document itself. A collection exists from its first.",
         ),
         Operation(
             "documents.list",
@@ -145,10 +145,10 @@ class _Endpoints:
         )
 
     async def list(self, call: Call) -> Answer:
-        position = self._cursors.decode(call, call.query.cursor)
+        after = self._cursors.after(call, call.query.cursor)
         limit = call.query.limit
         found = await self._documents.page(
-            call.tenant_id, call.params["collection"], position and position[0], limit + 1
+            call.tenant_id, call.params["collection"], after, limit + 1
         )
         more = len(found) > limit
         shown = [msgspec.Raw(_json(document)) for document in found[:limit]]
@@ -192,11 +192,9 @@ class _Endpoints:
         return Answer(204)
 
     async def list_collections(self, call: Call) -> Answer:
-        position = self._cursors.decode(call, call.query.cursor)
+        after = self._cursors.after(call, call.query.cursor)
         limit = call.query.limit
-        found = await self._documents.collections(
-            call.tenant_id, position and position[0], limit + 1
-        )
+        found = await self._documents.collections(call.tenant_id, after, limit + 1)
         shown = [CollectionShown(c.name, rfc3339(c.created_at)) for c in found[:limit]]
         more = len(found) > limit
         return page_answer(

@@ -70,7 +70,7 @@ class SqliteDocumentEngine:
     ) -> tuple[Document, bool]:
         def work(connection: apsw.Connection) -> tuple[Document, bool]:
             existing = _get(connection, tenant_id, collection, document.id)
-            precondition.check(existing and existing.etag)
+            precondition.check(None if existing is None else existing.etag)
             collection_id = _collection(connection, tenant_id, collection)
             if collection_id is None:
                 collection_id = _new_collection(connection, tenant_id, collection, document)
@@ -154,7 +154,7 @@ class SqliteDocumentEngine:
 class SqliteDocumentArchive:
     """A tenant's documents as records, out of one installation and into another."""
 
-    kinds = ("collection", "document")
+    kinds: tuple[str, ...] = ("collection", "document")
 
     def records(self, connection: apsw.Connection, tenant_id: int) -> Iterator[dict[str, Any]]:
         """Every collection and document, in one snapshot of the reader's connection."""

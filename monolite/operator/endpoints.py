@@ -181,10 +181,10 @@ class _Endpoints:
         return json_answer(await self._drill())
 
     async def _changes(self) -> AsyncIterator[bytes]:
-        states: list[str] = []
+        states: list[object] = []
         while True:
             triggers = self._triggers()
-            now = [trigger.state for trigger in triggers]
+            now: list[object] = [trigger.state for trigger in triggers]
             if now != states:
                 states = now
                 yield frame(msgspec.json.encode(Triggers(triggers, NEVER)), event="triggers")

@@ -201,7 +201,7 @@ class Tenancy:
         return token, expires_at_s * 1000
 
     async def _remove(self, number: int) -> None:
-        while not await self._engine.continue_delete(number, _DELETE_ROW_COUNT):
+        while not await self._engine.continue_delete(number, _DELETE_ROW_COUNT):  # noqa: ASYNC110
             # Others' writes get their turn between two batches.
             await asyncio.sleep(0)
 

@@ -303,9 +303,9 @@ class _Endpoints:
         return _made(tenant, key)
 
     async def list(self, call: Call) -> Answer:
-        position = self._cursors.decode(call, call.query.cursor)
+        after = self._cursors.after(call, call.query.cursor)
         limit = call.query.limit
-        found = await self._tenancy.tenants(position and position[0], limit + 1)
+        found = await self._tenancy.tenants(after, limit + 1)
         usage = await self._tenancy.usage(found[:limit])
         shown = [_shown(tenant, usage[tenant.number]) for tenant in found[:limit]]
         return page_answer(shown, self._next(call, found, limit, lambda t: t.name))
@@ -402,9 +402,9 @@ class _Endpoints:
         return _key_made(key, text)
 
     async def _list_keys(self, call: Call, tenant_number: int) -> Answer:
-        position = self._cursors.decode(call, call.query.cursor)
+        after = self._cursors.after(call, call.query.cursor)
         limit = call.query.limit
-        found = await self._tenancy.keys(tenant_number, position and position[0], limit + 1)
+        found = await self._tenancy.keys(tenant_number, after, limit + 1)
         shown = [KeyShown(**_key_fields(key)) for key in found[:limit]]
         return page_answer(shown, self._next(call, found, limit, lambda key: key.id))
 

@@ -50,7 +50,7 @@ class SqliteTenancyEngine:
                 raise Conflict(
                     f"There is a tenant named {tenant.name!r} already.", code="name_taken"
                 ) from None
-            stored = _with(tenant, number=number)
+            stored: Tenant = _with(tenant, number=number)
             if stored.state == "active":
                 insert_key(connection, _with(key, tenant_number=number))
             if also is not None:
@@ -77,12 +77,12 @@ class SqliteTenancyEngine:
         def read(connection: apsw.Connection) -> dict[int, Usage]:
             found = {}
             for number in tenant_numbers:
-                documents, size = connection.execute(
+                for documents, size in connection.execute(
                     "SELECT count(*), coalesce(sum(length(data)), 0) FROM documents"
                     " WHERE tenant_id = ?",
                     (number,),
-                ).fetchone()
-                found[number] = Usage(documents, size)
+                ):
+                    found[number] = Usage(documents, size)
             return found
 
         return await self._readers.run(read)
@@ -91,15 +91,14 @@ class SqliteTenancyEngine:
         self, number: int, *, operator: bool, requests_per_minute_max: int | None
     ) -> None:
         column = "requests_per_minute_max" if operator else "own_requests_per_minute_max"
-        await self._writer.submit(
-            lambda connection: (
-                connection.execute(
-                    f"UPDATE tenants SET {column} = ? WHERE number = ?",  # noqa: S608
-                    (requests_per_minute_max, number),
-                )
-                and None
+
+        def work(connection: apsw.Connection) -> None:
+            connection.execute(
+                f"UPDATE tenants SET {column} = ? WHERE number = ?",  # noqa: S608
+                (requests_per_minute_max, number),
             )
-        )
+
+        await self._writer.submit(work)
 
     async def begin_delete(self, number: int) -> None:
         def work(connection: apsw.Connection) -> None:
@@ -126,10 +125,10 @@ class SqliteTenancyEngine:
         def work(connection: apsw.Connection) -> Tenant:
             connection.execute("UPDATE tenants SET state = 'active' WHERE number = ?", (number,))
             insert_key(connection, key)
-            row = connection.execute(
+            (row,) = connection.execute(
                 f"SELECT {_TENANT} FROM tenants WHERE number = ?",  # noqa: S608
                 (number,),
-            ).fetchone()
+            )
             return Tenant(*row)
 
         return await self._writer.submit(work)
@@ -183,6 +182,7 @@ def _with(value: Any, **changes: Any) -> Any:
 
 
 def insert_key(connection: apsw.Connection, key: Key) -> None:
+    """Store a key in the writer's transaction."""
     connection.execute(
         f"INSERT INTO keys ({_KEY}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
         (
@@ -223,4 +223,4 @@ def primary_key(connection: apsw.Connection, table: str) -> str:
     columns = connection.execute(
         "SELECT name FROM pragma_table_info(?) WHERE pk > 0 ORDER BY pk", (table,)
     ).fetchall()
-    return ", ".join(name for (name,) in columns) or "rowid"
+    return ", ".join(str(name) for (name,) in columns) or "rowid"

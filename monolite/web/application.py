@@ -15,7 +15,7 @@ from monolite.web.call import Receive
 from monolite.web.endpoint import Endpoint, Pipeline, Send
 from monolite.web.operation import Operation
 
-AsgiApp = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
+AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class Application:
@@ -103,7 +103,7 @@ class _Methods:
             await _refuse(MethodNotAllowed(sorted(self._endpoints)), scope, send)
 
 
-async def _not_found(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+async def _not_found(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 4404})
         return

@@ -54,6 +54,11 @@ class Cursors:
         position: list[Any] = msgspec.json.decode(payload)
         return position
 
+    def after(self, call: Call, cursor: str | None) -> str | None:
+        """The one name or id that a list goes on behind, or None at its start."""
+        position = self.decode(call, cursor)
+        return None if position is None else str(position[0])
+
     def _tag(self, call: Call, payload: bytes) -> bytes:
         filters = sorted(p for p in query_pairs(call.query_string) if p[0] not in _UNBOUND)
         binding = msgspec.json.encode([call.tenant_id, call.operation.id, call.path, filters])

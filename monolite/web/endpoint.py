@@ -27,6 +27,7 @@ from monolite.errors import (
 )
 from monolite.names import NAME_PATTERN
 from monolite.tenancy.authentication import Authenticator
+from monolite.tenancy.principal import Principal
 from monolite.tenancy.scopes import OPERATOR
 from monolite.web import errors
 from monolite.web.answer import Answer, Headers, Stream
@@ -109,7 +110,7 @@ class Endpoint:
                 log.exception("request failed", extra=self._context(call))
             outcome = errors.problem(error, instance=call.path, request_id=call.request_id)
         answered = [*outcome.headers, (b"x-request-id", request_id), _NOSNIFF]
-        principal = call.principal
+        principal: Principal | None = call.principal
         if principal is not None and principal.window.quota is not None:
             window = principal.window
             answered.append((b"ratelimit-policy", window.policy))

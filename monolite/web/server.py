@@ -45,9 +45,7 @@ class Server:
         ended: asyncio.Future[None] = loop.create_future()
         self._ended = ended
         self._signal = native.WorkerSignal()
-        self._signal.add_cb(
-            lambda: loop.call_soon_threadsafe(lambda: ended.done() or ended.set_result(None))
-        )
+        self._signal.add_cb(lambda: loop.call_soon_threadsafe(_set_once, ended))
         listener = native.ListenerSpec(self._host, self._port, _BACKLOG)
         try:
             listener.build()
@@ -132,7 +130,7 @@ class Server:
 
             def __init__(self, *_: Any) -> None:
                 super().__init__()
-                self._schedule_fn = schedule
+                self._schedule_fn = schedule  # type: ignore[misc]  # a slot of the native base
 
         # Granian's base keeps the loop, a callback and three context hooks; only its own
         # schedule_fn would use the last four.
@@ -178,6 +176,11 @@ class _Prefetched:
             return following
         self._first = None
         return first
+
+
+def _set_once(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _native() -> Any:
