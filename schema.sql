@@ -59,6 +59,20 @@ CREATE TABLE keys (
 CREATE INDEX keys_by_tenant ON keys (tenant_id, id) WHERE revoked_at IS NULL;
 
 
+-- ── Replication ─────────────────────────────────────────────────────────────────────────────────
+-- What a restored copy is compared with: each table's rows when last counted, and a digest of its
+-- definition. Written hourly, at start and at stop by replication/manifest.py, read by `restore`
+-- and the drill. `final` is 1 from stop to the next start: nothing was written after. A row goes
+-- when its table does.
+CREATE TABLE replica_manifest (
+    table_name  TEXT    PRIMARY KEY,
+    row_count   INTEGER NOT NULL,
+    definition  TEXT    NOT NULL,
+    final       INTEGER NOT NULL CHECK (final IN (0, 1)),
+    recorded_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+
 -- ── Idempotency ─────────────────────────────────────────────────────────────────────────────────
 -- Written by web/idempotency_sqlite.py in the transaction of the effect; dropped 24 hours later.
 -- `body` is NULL where the answer was too large to keep; it never holds a secret.

@@ -27,9 +27,11 @@ from monolite.operator import endpoints as operator_endpoints
 from monolite.operator import triggers
 from monolite.operator.health import Check, Readiness
 from monolite.operator.metrics import Metrics
+from monolite.replication import manifest
 from monolite.settings import Settings
 from monolite.storage.data_directory import DataDirectory, DirectoryLock
 from monolite.storage.disk import disk_space
+from monolite.storage.errors import StorageError
 from monolite.storage.sqlite.checkpoints import Checkpointer
 from monolite.storage.sqlite.connection import open_reader, open_writer
 from monolite.storage.sqlite.migrate import MigrationReport, create_database, migrate
@@ -60,6 +62,10 @@ log = logging.getLogger("monolite")
 
 _PURGE_INTERVAL_S = 60.0
 """How often expired idempotent answers go."""
+
+_MANIFEST_INTERVAL_S = 3600.0
+_MANIFEST_DEADLINE_S = 600.0
+"""How often, and for how long at most, the rows of all tables are counted for the replica."""
 
 
 @dataclass(slots=True)
@@ -143,6 +149,8 @@ class Installation:
             SqliteDocumentEngine(writer, readers), self.clock, self.identifiers
         )
         self._idempotency = Idempotency(SqliteIdempotencyEngine(writer, readers), self.clock)
+        # Whatever is written from now on makes the counts of the last stop untrue.
+        await writer.submit(lambda connection: manifest.record(connection, self.clock.now_ms()))
         self.operator_key = await settle_operator_key(self.directory, self.facts, self.tenancy)
         await self.tenancy.recover()
         pipeline = Pipeline(
@@ -260,8 +268,17 @@ class Installation:
             raise Malformed(
                 "No replica is configured; set MONOLITE_REPLICA_URL.", code="no_replica"
             )
+        await self._record_manifest()
         report: dict[str, Any] = msgspec.to_builtins(await self.replication.drill())
         return report
+
+    async def _record_manifest(self) -> None:
+        """Store how many rows each table has, for a restore to be compared with."""
+        counts = await self.storage.readers.run(manifest.measure, deadline_s=_MANIFEST_DEADLINE_S)
+        now_ms = self.clock.now_ms()
+        await self.storage.writer.submit(
+            lambda connection: manifest.record(connection, now_ms, counts)
+        )
 
     # ── What the operator sees ─────────────────────────────────────────────────────────────────
 
@@ -407,12 +424,26 @@ class Installation:
                 await asyncio.sleep(0)
 
         self.run_in_background(purge, _PURGE_INTERVAL_S)
+        if self.replication is not None:
+            self.run_in_background(self._record_manifest, _MANIFEST_INTERVAL_S)
+
+    async def _record_last_manifest(self) -> None:
+        now_ms = self.clock.now_ms()
+        try:
+            await self.storage.writer.submit(
+                lambda connection: manifest.record(connection, now_ms, final=True), is_long=True
+            )
+        except StorageError as error:
+            # A full disk must not keep the server from stopping; the restore says it has no counts.
+            log.error("the last manifest was not recorded: %s", error)
 
     async def close(self) -> None:
         """Commit what was accepted, let the replica catch up, and give the directory back."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.replication is not None:
+            await self._record_last_manifest()
         await self.storage.writer.close()
         if self.replication is not None:
             await self.replication.stop()

@@ -166,6 +166,7 @@ def restore(arguments: argparse.Namespace) -> int:
             settings_of(arguments),
             timestamp=arguments.timestamp,
             rotate_secret=arguments.rotate_secret,
+            accept_differences=arguments.accept_differences,
         )
     )
 

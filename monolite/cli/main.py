@@ -147,6 +147,11 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="give up all old keys instead of asking for the root secret",
     )
+    one.add_argument(
+        "--accept-differences",
+        action="store_true",
+        help="take a copy whose row counts differ from the recorded ones",
+    )
     replica = _group(top, "replica", "look at the replica, and drill a restore")
     _add(
         replica,

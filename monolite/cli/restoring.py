@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 async def restore_database(
-    settings: Settings, *, timestamp: str | None, rotate_secret: bool
+    settings: Settings,
+    *,
+    timestamp: str | None,
+    rotate_secret: bool,
+    accept_differences: bool,
 ) -> int:
     """Restore into a data directory without a database, and settle its root secret."""
     from monolite.assembly import Installation
@@ -28,7 +32,13 @@ async def restore_database(
     directory = DataDirectory(settings.data)
     directory.prepare()
     with directory.lock():
-        report = restore(_replica(settings), directory.database, timestamp=timestamp, progress=_say)
+        report = restore(
+            _replica(settings),
+            directory.database,
+            timestamp=timestamp,
+            progress=_say,
+            accept_differences=accept_differences,
+        )
     if report is None:
         raise BadSetting(f"{settings.replica_url} holds no replica; check the bucket and prefix.")
     secret = find_secret(directory, settings.root_secret)
