@@ -1,0 +1,17 @@
+"""The server with one transaction for each write: what group commit is measured against.
+
+python -m bench.without_group_commit serve --data DIR --listen HOST:PORT
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+from monolite import assembly
+from monolite.cli.main import main
+
+if __name__ == "__main__":
+    # The product has no such setting: nobody should run like this.
+    assembly.Writer = partial(assembly.Writer, group_commit=False)  # type: ignore[misc,assignment]
+    sys.exit(main(sys.argv[1:]))
