@@ -72,10 +72,15 @@ def pss_bytes(pid: int) -> int:
     return total
 
 
-def evict(path: Path) -> None:
-    """Drops a file's pages from the page cache."""
+def write_back(path: Path) -> None:
+    """Waits until a file lies on the disk; its pages stay in the page cache."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def evict(path: Path) -> None:
+    """Drops a written-back file's pages from the page cache."""
+    with path.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import machine
+from bench import machine, servers
 from bench.servers import SOURCE
 
 
@@ -43,4 +43,7 @@ def measure(body: Callable[[Path], int]) -> int:
     """Runs a figure alone, in a directory that goes with it."""
     with machine.run_lock(), tempfile.TemporaryDirectory(prefix="monolite-bench-") as name:
         print(machine.describe())
-        return body(Path(name))
+        try:
+            return body(Path(name))
+        finally:
+            servers.stop_all()

@@ -56,14 +56,10 @@ def run(chosen: argparse.Namespace, folder: Path) -> int:
     def loaded(target: Target) -> load.Load:
         return load.run(target, seconds=chosen.seconds, connections=chosen.connections)
 
-    try:
-        measured = in_turn(
-            {name: partial(loaded, each) for name, each in targets.items()}, chosen.rounds
-        )
-        pss_mb = {name: server.pss_mb() for name, server in running.items()}
-    finally:
-        for server in running.values():
-            server.stop()
+    measured = in_turn(
+        {name: partial(loaded, each) for name, each in targets.items()}, chosen.rounds
+    )
+    pss_mb = {name: server.pss_mb() for name, server in running.items()}
     print_loads(measured, pss_mb)
 
     def rate(peer: str) -> list[float]:

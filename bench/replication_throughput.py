@@ -62,8 +62,7 @@ def run(chosen: argparse.Namespace, folder: Path) -> int:
         )
         pss_mb = {name: server.pss_mb() for name, server in running.items()}
     finally:
-        for server in running.values():
-            server.stop()
+        servers.stop_all()
         stop_s3_server(s3)
     print_loads(measured, pss_mb)
     return report(

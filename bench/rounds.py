@@ -61,7 +61,8 @@ class Figure:
         else:
             bound = f"at most {self.at_most:g}{self.unit}"
         spread = f"({min(self.values):.2f}–{max(self.values):.2f})"
-        return f"  {verdict:<8}{self.name:<52}{self.value:>8.2f}{self.unit} {spread:<16} {bound}"
+        value = f"{self.value:.2f}{self.unit}"
+        return f"  {verdict:<8}{self.name:<50}{value:>10} {spread:<18}{bound}".rstrip()
 
 
 def ratios(ours: Sequence[float], peers: Sequence[float]) -> list[float]:

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = (sys.executable, str(ROOT / "server.py"))
 WITHOUT_GROUP_COMMIT = (sys.executable, "-m", "bench.without_group_commit")
 _START_TIMEOUT_S = 30.0
+_running: list[Server] = []
 _ADMIN = {"identity": "bench@example.com", "password": "bench-password"}
 
 
@@ -36,10 +37,10 @@ class Server:
             self.process = subprocess.Popen(
                 command, stdout=out, stderr=out, cwd=ROOT, env=clean | env
             )
+        _running.append(self)
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not self._answers(health):
             if self.process.poll() is not None or time.monotonic() > deadline:
-                self.process.kill()
                 raise RuntimeError(f"{command[0]} did not start: {log.read_text()[-2000:]}")
             time.sleep(0.02)
 
@@ -48,6 +49,7 @@ class Server:
         return pss_bytes(self.process.pid) / 1e6
 
     def stop(self) -> None:
+        """SIGTERM, and SIGKILL when it does not end; harmless where it has ended."""
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(30)
@@ -78,6 +80,12 @@ class Server:
                 return True
         except OSError:
             return False
+
+
+def stop_all() -> None:
+    """Ends every server that still runs, so that a failed figure leaves none behind."""
+    while _running:
+        _running.pop().stop()
 
 
 def start_monolite(
