@@ -31,8 +31,8 @@ def main() -> int:
 
 
 def run(chosen: argparse.Namespace, folder: Path) -> int:
-    running = {}
-    targets = {}
+    running: dict[str, servers.Server] = {}
+    targets: dict[str, load.Target] = {}
     ours = options.command_of(chosen)
     modes = ((FULL, ours, "full"), (NORMAL, ours, "normal"))
     for name, command, synchronous in (*modes, (ONE_BY_ONE, WITHOUT_GROUP_COMMIT, "full")):

@@ -31,8 +31,8 @@ def main() -> int:
 
 def run(chosen: argparse.Namespace, folder: Path) -> int:
     s3 = start_s3_server(folder / "s3")
-    running = {}
-    targets = {}
+    running: dict[str, servers.Server] = {}
+    targets: dict[str, load.Target] = {}
     try:
         replica = {
             "MONOLITE_REPLICA_URL": s3.fresh_url(),

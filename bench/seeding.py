@@ -35,9 +35,9 @@ def seed_monolite(data: Path, count: int, paths: Path) -> None:
     connection = apsw.Connection(str(data / "monolite.db"))
     try:
         with connection:
-            tenant, collection = connection.execute(
+            [(tenant, collection)] = connection.execute(
                 "SELECT tenant_id, collection_id FROM documents WHERE id = ?", (first,)
-            ).fetchone()
+            )
             connection.executemany(
                 "INSERT INTO documents"
                 " (tenant_id, collection_id, id, data, revision, created_at, updated_at)"

@@ -10,8 +10,9 @@ from functools import partial
 
 from monolite import assembly
 from monolite.cli.main import main
+from monolite.storage.sqlite.writer import Writer
 
 if __name__ == "__main__":
     # The product has no such setting: nobody should run like this.
-    assembly.Writer = partial(assembly.Writer, group_commit=False)  # type: ignore[misc,assignment]
+    vars(assembly)["Writer"] = partial(Writer, group_commit=False)
     sys.exit(main(sys.argv[1:]))
