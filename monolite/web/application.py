@@ -12,7 +12,7 @@ from typing import Any
 from monolite.errors import MethodNotAllowed, NotFound
 from monolite.web import errors
 from monolite.web.call import Receive
-from monolite.web.endpoint import Endpoint, Pipeline, Send
+from monolite.web.endpoint import NOSNIFF, Endpoint, Pipeline, Send, request_id_of
 from monolite.web.operation import Operation
 
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
@@ -111,10 +111,9 @@ async def _not_found(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def _refuse(error: Exception, scope: dict[str, Any], send: Send) -> None:
-    given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-    request_id = given if given.isascii() and given.isprintable() and given else "unrouted"
-    answer = errors.problem(error, instance=scope["path"], request_id=request_id)
-    headers = [*answer.headers, (b"x-request-id", request_id.encode())]
+    request_id = request_id_of(dict(scope["headers"]))
+    answer = errors.problem(error, instance=scope["path"], request_id=request_id.decode())
+    headers = [*answer.headers, (b"x-request-id", request_id), NOSNIFF]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     body = b"" if scope["method"] == "HEAD" else answer.body
     await send({"type": "http.response.body", "body": body})

@@ -12,7 +12,7 @@ import itertools
 import logging
 import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -45,10 +45,16 @@ log = logging.getLogger("monolite.web")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}").fullmatch
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
-_NOSNIFF = (b"x-content-type-options", b"nosniff")
+NOSNIFF = (b"x-content-type-options", b"nosniff")
 _process = os.urandom(5).hex()
 _count = itertools.count(1)
 _SLOW_S = 1.0
+
+
+def request_id_of(headers: Mapping[bytes, bytes]) -> bytes:
+    """The caller's `X-Request-Id` where it is safe to echo and log, else a new one."""
+    given = headers.get(b"x-request-id", b"")
+    return given if _REQUEST_ID(given) else b"%s-%x" % (_process.encode(), next(_count))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +102,7 @@ class Endpoint:
         """The ASGI call, `scope["path_params"]` filled by whoever routed it."""
         started = perf_counter()
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        request_id = headers.get(b"x-request-id", b"")
-        if not _REQUEST_ID(request_id):
-            request_id = b"%s-%x" % (_process.encode(), next(_count))
+        request_id = request_id_of(headers)
         call = Call(
             self.operation, scope, receive, headers, scope["path_params"], request_id.decode()
         )
@@ -109,7 +113,7 @@ class Endpoint:
             if not errors.is_known(error):
                 log.exception("request failed", extra=self._context(call))
             outcome = errors.problem(error, instance=call.path, request_id=call.request_id)
-        answered = [*outcome.headers, (b"x-request-id", request_id), _NOSNIFF]
+        answered = [*outcome.headers, (b"x-request-id", request_id), NOSNIFF]
         principal: Principal | None = call.principal
         if principal is not None and principal.window.quota is not None:
             window = principal.window
