@@ -55,7 +55,7 @@ class ServerProcess:
 
     def __init__(self, data: Path, settings: Mapping[str, str]) -> None:
         self.data = data
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log: list[str] = []
         self._more = threading.Condition()
@@ -186,7 +186,8 @@ class Tenant:
         return token
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from monolite.tenancy.scopes import ANY, SCOPES
 from monolite.web.answer import Answer, Stream
 
 if TYPE_CHECKING:
@@ -66,6 +67,10 @@ class Operation:
     names: Mapping[str, str] = field(default_factory=dict)
     # None: writes unless it is GET. A POST that only reads says False.
     writes: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.scope not in SCOPES | {PUBLIC, LOOPBACK, ANY}:
+            raise ValueError(f"{self.id}: an operation declares its scope; {self.scope!r} is none")
 
     @property
     def tag(self) -> str:
