@@ -73,18 +73,17 @@ class Server:
     async def stop(self, grace_s: float) -> bool:
         """Take no new connection, let accepted requests finish; False when the grace ran out."""
         assert self._ended is not None
-        finished = True
-        if self._open:
-            try:
-                await asyncio.wait_for(self._idle.wait(), grace_s)
-            except TimeoutError:
-                finished = False
+        # First the signal: a busy keep-alive connection would else bring requests for ever. With
+        # it Granian closes the listener and idle connections, answers every request it has read
+        # (with Connection: close), and ends with the last of its connections.
         self._signal.set()
         try:
-            await asyncio.wait_for(self._ended, grace_s)
+            async with asyncio.timeout(grace_s):
+                await self._ended
+                await self._idle.wait()
         except TimeoutError:
-            finished = False
-        return finished
+            return False
+        return True
 
     @property
     def open_requests(self) -> int:
