@@ -57,7 +57,7 @@ class Installation:
                 env=self.environment(**settings),
             )
 
-    def start(self, *, path: str = "/healthz", before: Sequence[str] = (), **settings: str) -> None:
+    def start(self, *, path: str = "/readyz", before: Sequence[str] = (), **settings: str) -> None:
         """Start serving and wait until `path` answers 200."""
         self.launch(before=before, **settings)
         deadline = time.monotonic() + START_TIMEOUT_S
