@@ -49,11 +49,17 @@ class Tenancy:
         self._tenant_ended = tenant_ended
 
     async def create_tenant(
-        self, name: str, *, state: str = ACTIVE, also: Callable[[str], Also] = lambda _: None
+        self,
+        name: str,
+        *,
+        state: str = ACTIVE,
+        created_at: int | None = None,
+        also: Callable[[str], Also] = lambda _: None,
     ) -> tuple[Tenant, str]:
         """A new tenant and its first key's text, which carries every tenant scope.
 
-        `also` makes the companion of the write from the key's text. Raises Conflict where the name
+        `created_at` (ms) is an imported tenant's own, else now. `also` makes the companion of the
+        write from the key's text. Raises Conflict where the name
         is taken.
         """
         if not is_name(name):
@@ -66,7 +72,7 @@ class Tenancy:
             state=state,
             requests_per_minute_max=None,
             own_requests_per_minute_max=None,
-            created_at=self._clock.now_ms(),
+            created_at=self._clock.now_ms() if created_at is None else created_at,
         )
         key, text = self._new_key(_NUMBER_UNSET, "first", frozenset(scopes.TENANT_SCOPES))
         stored = await self._engine.create_tenant(tenant, key, also(text))

@@ -82,26 +82,27 @@ class Portability:
             Invalid: the stream is not a whole export, or was changed on its way.
             Conflict: there is a tenant of that name.
         """
-        tenant, _ = await self._tenancy.create_tenant(name, state=IMPORTING)
+        lines = _lines(chunks)
+        head = await anext(lines, b"")
+        tenant, _ = await self._tenancy.create_tenant(
+            name, state=IMPORTING, created_at=_created_at(head)
+        )
         try:
-            await self._store(tenant, _lines(chunks))
+            await self._store(tenant, head, lines)
             return await self._tenancy.activate(tenant)
         except BaseException:
             await self._tenancy.abandon(tenant)
             raise
 
-    async def _store(self, tenant: Tenant, lines: AsyncIterator[bytes]) -> None:
-        digest = hashlib.sha256()
+    async def _store(self, tenant: Tenant, head: bytes, lines: AsyncIterator[bytes]) -> None:
+        digest = hashlib.sha256(head + b"\n")
         batch: list[Record] = []
-        number = count = 0
+        number, count = 1, 0
         async for line in lines:
             number += 1
             record = _record(line, number)
             kind = record.get("kind")
-            if number == 1:
-                if kind != "tenant" or record.get("format") != FORMAT:
-                    raise _bad(1, f"an export of format {FORMAT} begins with its tenant")
-            elif kind == "end":
+            if kind == "end":
                 if record.get("records") != count or record.get("sha256") != digest.hexdigest():
                     raise _bad(number, "the records before it are not those that were exported")
                 await self._engine.store(tenant.number, batch)
@@ -128,6 +129,20 @@ async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             raise TooLarge(f"A line is over {_LINE_BYTES_MAX} bytes.")
     if rest:
         yield rest
+
+
+def _created_at(head: bytes) -> int:
+    """When the tenant of an export was made, in ms, from its first line."""
+    record = _record(head, 1)
+    created_at = record.get("created_at")
+    if (
+        record.get("kind") != "tenant"
+        or record.get("format") != FORMAT
+        or type(created_at) is not int
+        or not 0 <= created_at < 1 << 46
+    ):
+        raise _bad(1, f"an export of format {FORMAT} begins with its tenant")
+    return created_at
 
 
 def _line(record: Record) -> bytes:

@@ -168,6 +168,8 @@ def test_another_tenants_names_answer_as_names_that_never_existed(
     before = owner.client.get(made.request.url).content
     never = {name: "n" * len(value) for name, value in owned.items()}
     for method, path, entry in operations(document):
+        if "{" not in path:
+            continue  # it names nothing of anyone's
         theirs, none = dict(owned), dict(never)
         if "keys/{id}" in path:
             theirs["id"], none["id"] = key_id, "n" * len(key_id)
@@ -181,12 +183,10 @@ def test_another_tenants_names_answer_as_names_that_never_existed(
                 if content is not None:
                     given["Content-Type"] = content[0]
                     body = json.dumps(content[1].get("example", {})).encode()
-                if entry["x-scope"] in (PUBLIC, LOOPBACK):
-                    continue
                 answer = stranger.client.request(method, url, headers=given, content=body)
                 answers.append(_normal(answer, names))
                 # What it made of its own must not differ the next answer.
-                if method != "DELETE" and answer.is_success and "{" in path:
+                if method != "DELETE" and answer.is_success:
                     stranger.client.delete(url)
             assert len(set(answers)) <= 1, (method, path, headers, answers)
     assert owner.client.get(made.request.url).content == before
@@ -199,7 +199,7 @@ def _normal(answer: httpx.Response, names: dict[str, str]) -> tuple[int, str]:
     for value in sorted(names.values(), key=len, reverse=True):
         text = text.replace(value, "<name>")
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>", text)
-    text = re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f-]{22}", "<uuid>", text)
+    text = re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f-]{21}", "<uuid>", text)
     text = re.sub(r"eyJ[\w.-]+|mk_\w+|\"id\":\"\w{16}\"", "<credential>", text)
     text = re.sub(r'"(bytes|documents|next_cursor)":[^,}]+', r'"\1":_', text)
     if "/v1/keys" in str(answer.request.url) and answer.request.method == "GET":
