@@ -53,7 +53,10 @@ def _wait_for_litestream(installation: Installation, *, but: int | None = None) 
         if pid is not None and pid != but:
             return pid
         time.sleep(0.02)
-    raise AssertionError(f"Litestream does not run:\n{installation.log.read_text()}")
+    code = installation.process.poll()
+    raise AssertionError(
+        f"no Litestream (server exit code {code}):\n{installation.log.read_text()}"
+    )
 
 
 async def _write(port: int, key: str, document: dict[str, object], **headers: str) -> int:
