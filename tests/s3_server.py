@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from monolite.replication.process import die_with
+from monolite.replication.process import dying_with_us
 from monolite.replication.s3 import S3Client
 from monolite.replication.settings import ReplicaSettings
 
@@ -82,7 +81,7 @@ def start_s3_server(folder: Path) -> S3Server:
     options += [f"-{name}.port.grpc={ports[4 + i]}" for i, name in enumerate(names)]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [
+            dying_with_us(
                 str(Path(sys.executable).parent / "weed"),
                 "-logtostderr=true",
                 "server",
@@ -100,10 +99,9 @@ def start_s3_server(folder: Path) -> S3Server:
                 "-s3.port.lance=0",
                 "-s3.iam=false",
                 f"-s3.config={folder / 's3.json'}",
-            ],
+            ),
             stdout=log,
             stderr=subprocess.STDOUT,
-            preexec_fn=die_with(os.getpid()),
         )
     server = S3Server(
         endpoint=f"http://127.0.0.1:{ports[3]}",

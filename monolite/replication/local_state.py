@@ -167,12 +167,24 @@ def covers(
 
 
 def _wal_index(database: Path) -> tuple[int, int, int, bytes] | None:
+    path = database.with_name(database.name + "-shm")
     try:
-        with database.with_name(database.name + "-shm").open("rb") as file:
-            raw = file.read(WAL_INDEX.size)
+        facts = path.stat()
+        inode = (facts.st_dev, facts.st_ino)
+        descriptor = _wal_index_descriptors.get(inode)
+        if descriptor is None:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            _wal_index_descriptors[inode] = descriptor
+        raw = os.pread(descriptor, WAL_INDEX.size, 0)
     except OSError:
         return None
     return WAL_INDEX.unpack(raw) if len(raw) == WAL_INDEX.size else None
+
+
+# Opened once for each file and never closed: closing any descriptor of a file drops every POSIX
+# lock that the process has on it (fcntl(2)), SQLite's among them. Litestream, started anew, then
+# took itself for the only user, truncated the file, and the server died of SIGBUS in its map of it.
+_wal_index_descriptors: dict[tuple[int, int], int] = {}
 
 
 def _newest_file(database: Path) -> Path | None:

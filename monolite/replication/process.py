@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import logging
-import os
-import signal
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
 LINE_BYTES_MAX = 256 * 1024
 LEVELS = {"DEBUG": logging.DEBUG, "WARN": logging.WARNING, "ERROR": logging.ERROR}
-# Loaded before any fork: the child may call it, and may not import.
-_LIBC = ctypes.CDLL(None, use_errno=True)
+_SYSTEM_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 
 
-def die_with(parent_pid: int) -> Callable[[], None]:
-    """What a child runs before exec, so that the kernel kills it when `parent_pid` dies.
+def dying_with_us(*command: str) -> list[str]:
+    """The command, run so that the kernel kills it when this process dies.
 
-    Without it a `kill -9` of the server leaves a Litestream that fights the next one's.
-    The signal comes when the thread that forked ends: start children from the main thread.
+    Without it a `kill -9` of the server leaves a Litestream that fights the next one's. The
+    request (PR_SET_PDEATHSIG) must be made in the child; `setpriv` of util-linux makes it after
+    its exec. Python code between fork and exec must not: in a process with threads it deadlocks
+    now and then, and this process with it. Where there is no setpriv the command runs as it is.
+    The signal comes when the thread that forked ends: start children from the main thread, or
+    from one that stays.
     """
-
-    def prepare() -> None:
-        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent_pid:
-            os._exit(1)
-
-    return prepare
+    setpriv = shutil.which("setpriv", path=_SYSTEM_PATH)
+    return [setpriv, "--pdeathsig", "KILL", "--", *command] if setpriv else list(command)
 
 
 class LitestreamProcess:
@@ -56,10 +51,7 @@ class LitestreamProcess:
     ) -> LitestreamProcess:
         """Starts it. `on_line` gets each log line's level and redacted text. Raises OSError."""
         process = await asyncio.create_subprocess_exec(
-            str(executable),
-            "replicate",
-            "-config",
-            str(config),
+            *dying_with_us(str(executable), "replicate", "-config", str(config)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -67,7 +59,6 @@ class LitestreamProcess:
             limit=LINE_BYTES_MAX,
             # A terminal's Ctrl-C is ours to handle: its last sync comes first.
             start_new_session=True,
-            preexec_fn=die_with(os.getpid()),
         )
         assert process.stdout is not None
         reader = asyncio.create_task(_pass_on(process.stdout, redact, on_line))

@@ -16,7 +16,7 @@ import apsw
 
 from monolite.replication import executable, generations, manifest
 from monolite.replication.errors import ReplicaUnreachable, ReplicaUnverified, TargetExists
-from monolite.replication.process import die_with
+from monolite.replication.process import dying_with_us
 from monolite.replication.s3 import S3Client
 from monolite.replication.settings import ReplicaSettings
 from monolite.replication.status import RestoreReport
@@ -150,13 +150,12 @@ def prove(copy: Path) -> manifest.Verification:
 
 def _run(command: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command,
+        dying_with_us(*command),
         env=dict(environment),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=die_with(os.getpid()),
     )
 
 

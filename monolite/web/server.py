@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import types
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -46,11 +47,8 @@ class Server:
         self._ended = ended
         self._signal = native.WorkerSignal()
         self._signal.add_cb(lambda: loop.call_soon_threadsafe(_set_once, ended))
+        _require_free(self._host, self._port)
         listener = native.ListenerSpec(self._host, self._port, _BACKLOG)
-        try:
-            listener.build()
-        except Exception as error:
-            raise OSError(f"cannot listen on {self._host}:{self._port}: {error}") from None
         worker = native.ASGIWorker(
             1,  # worker id
             (listener, None),
@@ -175,6 +173,24 @@ class _Prefetched:
             return following
         self._first = None
         return first
+
+
+def _require_free(host: str, port: int) -> None:
+    """Raise OSError where the address can't be had.
+
+    Granian binds with SO_REUSEPORT, so two servers on one port would share its connections.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(
+            f"can't listen on {host}:{port}: {reason}. Stop what serves there, or choose another "
+            "address with --listen"
+        ) from None
 
 
 def _set_once(future: asyncio.Future[None]) -> None:

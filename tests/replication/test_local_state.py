@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
+import apsw
 import pytest
 
 from monolite.replication import local_state
@@ -73,3 +75,21 @@ def test_a_litestream_that_lags_behind_the_log_is_not_believed(
 def test_an_unreadable_state_is_no_state(tmp_path: Path) -> None:
     (tmp_path / local_state.STATE_NAME).write_text('{"url": "s3://b/p", "generat')
     assert local_state.load(tmp_path) is None
+
+
+def test_reading_the_wal_index_leaves_sqlites_locks_on_it(tmp_path: Path) -> None:
+    """Closed after each reading, it dropped them, and a new Litestream truncated the mapped file."""
+    database = tmp_path / "locked.db"
+    connection = apsw.Connection(str(database))
+    connection.pragma("journal_mode", "wal")
+    connection.execute("CREATE TABLE t (x)")
+    index = (tmp_path / "locked.db-shm").stat()
+    assert local_state.change_counter(database) is not None
+    name = f"{os.major(index.st_dev):02x}:{os.minor(index.st_dev):02x}:{index.st_ino}"
+    mine = [
+        line
+        for line in Path("/proc/locks").read_text().splitlines()
+        if name in line and f" {os.getpid()} " in line
+    ]
+    assert mine, "the dead man's switch of the wal-index is held"
+    connection.close()

@@ -169,9 +169,7 @@ def test_a_deleted_tenants_keys_and_tokens_end_and_its_name_is_free(
         assert client.get("/v1/collections").json()["data"] == [], "nothing is inherited"
 
 
-def stream_ends_after(
-    server: ServerProcess, key: str, ending: Callable[[], object]
-) -> list[str]:
+def stream_ends_after(server: ServerProcess, key: str, ending: Callable[[], object]) -> list[str]:
     """Open a stream, do `ending` once it has begun, and collect its lines to its end."""
     lines: list[str] = []
     begun, ended = threading.Event(), threading.Event()

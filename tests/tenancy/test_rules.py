@@ -77,9 +77,7 @@ def test_a_key_is_stored_as_a_digest_that_needs_the_pepper() -> None:
         (("sync",), "/v1/syncs/any", False),
     ],
 )
-def test_resources_cover_whole_segments(
-    resource: tuple[str, ...], path: str, inside: bool
-) -> None:
+def test_resources_cover_whole_segments(resource: tuple[str, ...], path: str, inside: bool) -> None:
     assert covers(resource, path) is inside
 
 

@@ -20,7 +20,8 @@ def examine(path: Path) -> None:
     """Proves that `path` is an SQLite database of its full length; reads a few pages only.
 
     For the start, before a writer opens the file: SQLite itself takes an empty file for a new
-    database, and would serve it in place of the data that was cut off. Raises
+    database, and would serve it in place of the data that was cut off. Not for a file that this
+    process has open: closing any descriptor of it drops SQLite's locks (fcntl(2)). Raises
     StorageCorrupt, or StorageUnavailable for a missing file.
     """
     try:
