@@ -78,7 +78,7 @@ def test_an_unreadable_state_is_no_state(tmp_path: Path) -> None:
 
 
 def test_reading_the_wal_index_leaves_sqlites_locks_on_it(tmp_path: Path) -> None:
-    """Closed after each reading, it dropped them, and a new Litestream truncated the mapped file."""
+    """Closed after each reading, it dropped them; a new Litestream truncated the mapped file."""
     database = tmp_path / "locked.db"
     connection = apsw.Connection(str(database))
     connection.pragma("journal_mode", "wal")
