@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from monolite import __version__
 
@@ -13,14 +14,22 @@ EXIT_FAILED, EXIT_USAGE = 1, 2
 Command = Callable[[argparse.Namespace], int]
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a call in one line; argparse would print the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2."""
+        self.exit(EXIT_USAGE, f"monolite: {message}; see `{self.prog} --help`\n")
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit code. A failure prints one line on stderr."""
     parser = build_parser()
     chosen = parser.parse_args(arguments)
     command: Command | None = getattr(chosen, "command", None)
     if command is None:
-        getattr(chosen, "incomplete", parser).print_help(sys.stderr)
-        return EXIT_USAGE
+        incomplete: Parser = getattr(chosen, "incomplete", parser)
+        incomplete.error("name a command")
     try:
         return command(chosen)
     except KeyboardInterrupt:
@@ -34,11 +43,11 @@ def main(arguments: Sequence[str]) -> int:
         return EXIT_FAILED
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Every command with its help and an example."""
     from monolite.cli import commands as c
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="monolite",
         description="A SaaS's whole backend in one executable.",
         epilog="Start here: monolite serve --data ./data --demo",
@@ -219,14 +228,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands: argparse._SubParsersAction[Parser],
     name: str,
     summary: str,
     command: Command,
     example: str,
     *,
     data: bool = True,
-) -> argparse.ArgumentParser:
+) -> Parser:
     parser = commands.add_parser(
         name,
         help=summary,
@@ -240,8 +249,8 @@ def _add(
 
 
 def _group(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str
-) -> argparse._SubParsersAction[argparse.ArgumentParser]:
+    commands: argparse._SubParsersAction[Parser], name: str, summary: str
+) -> argparse._SubParsersAction[Parser]:
     parser = commands.add_parser(name, help=summary, description=f"{summary}.".capitalize())
     parser.set_defaults(incomplete=parser)
     return parser.add_subparsers(metavar="COMMAND")
