@@ -72,6 +72,12 @@ async def _replica(settings: Settings, directory: DataDirectory) -> Finding:
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
     settings.replica()
+    from monolite.replication.process import dies_with_us
+
+    if not dies_with_us():
+        return False, (
+            "setpriv is missing, so a killed server leaves Litestream running; install util-linux"
+        )
     return True, settings.replica_url
 
 

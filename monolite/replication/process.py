@@ -24,8 +24,17 @@ def dying_with_us(*command: str) -> list[str]:
     The signal comes when the thread that forked ends: start children from the main thread, or
     from one that stays.
     """
-    setpriv = shutil.which("setpriv", path=_SYSTEM_PATH)
+    setpriv = _setpriv()
     return [setpriv, "--pdeathsig", "KILL", "--", *command] if setpriv else list(command)
+
+
+def dies_with_us() -> bool:
+    """Whether `dying_with_us` can keep its word on this machine."""
+    return _setpriv() is not None
+
+
+def _setpriv() -> str | None:
+    return shutil.which("setpriv", path=_SYSTEM_PATH)
 
 
 class LitestreamProcess:

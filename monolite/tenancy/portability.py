@@ -13,7 +13,7 @@ Keys stay where they are: their digests mean nothing under another root secret.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -53,7 +53,7 @@ class Portability:
         self._tenancy = tenancy
         self._engine = engine
 
-    async def export(self, tenant: Tenant) -> AsyncIterator[bytes]:
+    async def export(self, tenant: Tenant) -> AsyncGenerator[bytes, None]:
         """The stream of one tenant, in pieces of many lines."""
         digest = hashlib.sha256()
         count = 0

@@ -17,6 +17,8 @@ _TENANT = (
 )
 _KEY = "id, tenant_id, name, digest, scopes, privacy, tier, created_at, expires_at, revoked_at"
 
+_USAGE_DEADLINE_S = 60.0
+
 # Every table that holds a tenant's rows, children before what they reference. The names come from
 # the subsystems by way of the assembly, never from a request.
 TenantTables = Sequence[str]
@@ -85,7 +87,8 @@ class SqliteTenancyEngine:
                     found[number] = Usage(documents, size)
             return found
 
-        return await self._readers.run(read)
+        # It reads every row's length; the operator can wait for a large tenant's.
+        return await self._readers.run(read, deadline_s=_USAGE_DEADLINE_S)
 
     async def limit_tenant(
         self, number: int, *, operator: bool, requests_per_minute_max: int | None

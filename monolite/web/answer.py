@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
@@ -38,7 +38,7 @@ class Stream:
 
     __slots__ = ("chunks", "headers", "status")
 
-    def __init__(self, status: int, chunks: AsyncIterator[bytes], headers: Headers) -> None:
+    def __init__(self, status: int, chunks: AsyncGenerator[bytes, None], headers: Headers) -> None:
         self.status = status
         self.chunks = chunks
         self.headers = headers

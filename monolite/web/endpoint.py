@@ -1,7 +1,7 @@
 """An operation as an ASGI application: the one pipeline every request goes through.
 
 Its order is the order of refusal: credential (401), scope (403), rate (429), path and query
-(422), preference (400), type (415), size (413), body (400, 422), idempotency (409, 422), and then
+(422), size (413), type (415), body (400, 422), preference (400), idempotency (409, 422), and then
 the handler's own.
 """
 
@@ -13,6 +13,7 @@ import logging
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -240,9 +241,11 @@ class Endpoint:
         assert task is not None  # streams are never run eagerly
         gone = asyncio.create_task(self._disconnected(call, task))
         try:
-            with self.pipeline.live.registered(call.principal):
-                async for chunk in stream.chunks:
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            # Closed at once when it is broken off: an export holds a snapshot open.
+            async with aclosing(stream.chunks) as chunks:
+                with self.pipeline.live.registered(call.principal):
+                    async for chunk in chunks:
+                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except asyncio.CancelledError:
             # Its right to be here ended, or the client went: the stream ends, the server goes on.
             task.uncancel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from monolite.web.answer import Stream
 
@@ -32,7 +32,7 @@ def event_stream(frames: AsyncIterator[bytes], *, ping_s: float = PING_S) -> Str
     return Stream(200, _with_pings(frames, ping_s), list(HEADERS))
 
 
-async def _with_pings(frames: AsyncIterator[bytes], ping_s: float) -> AsyncIterator[bytes]:
+async def _with_pings(frames: AsyncIterator[bytes], ping_s: float) -> AsyncGenerator[bytes, None]:
     # Sent at once, so that a client knows it is connected before the first event.
     yield _PING
     following = asyncio.ensure_future(anext(frames))
