@@ -6,8 +6,10 @@ Every message says what happened and what to do next. None holds a row's content
 from __future__ import annotations
 
 import errno
+from typing import TYPE_CHECKING
 
-import apsw
+if TYPE_CHECKING:
+    import apsw
 
 
 class StorageError(Exception):
@@ -56,6 +58,9 @@ def from_apsw(error: apsw.Error) -> StorageError | None:
     A constraint, a syntax error or a wrong type says nothing about storage, so the caller
     raises the original. https://www.sqlite.org/rescode.html
     """
+    # Here, since the data directory's own errors are wanted before the database is: see serving.py.
+    import apsw
+
     match error:
         case apsw.FullError():
             return StorageFull(
