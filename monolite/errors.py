@@ -75,6 +75,12 @@ class Conflict(DomainError):
     code = "conflict"
 
 
+class Gone(DomainError):
+    """What was asked for was here and is not any more."""
+
+    code = "gone"
+
+
 class PreconditionFailed(DomainError):
     """`If-Match` or `If-None-Match` named another version."""
 

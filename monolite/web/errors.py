@@ -27,6 +27,7 @@ STATUS: Mapping[type[Exception], tuple[int, str]] = {
     domain.NotFound: (404, "Not found"),
     domain.MethodNotAllowed: (405, "Method not allowed"),
     domain.Conflict: (409, "Conflict"),
+    domain.Gone: (410, "Gone"),
     domain.PreconditionFailed: (412, "Precondition failed"),
     domain.TooLarge: (413, "Content too large"),
     domain.UnsupportedType: (415, "Unsupported media type"),
