@@ -18,10 +18,15 @@ import msgspec
 
 from monolite import __version__
 from monolite.clock import Identifiers, SystemClock
+from monolite.documents import collection_endpoints
 from monolite.documents import endpoints as document_endpoints
+from monolite.documents.collections import Collections
 from monolite.documents.core import Documents
 from monolite.documents.sqlite import TENANT_TABLES as DOCUMENT_TABLES
-from monolite.documents.sqlite import SqliteDocumentArchive, SqliteDocumentEngine
+from monolite.documents.sqlite import SqliteDocumentEngine
+from monolite.documents.sqlite_archive import SqliteDocumentArchive
+from monolite.documents.usage import Usage
+from monolite.documents.validation import SchemaChecks
 from monolite.errors import Malformed, Unauthenticated, Unavailable
 from monolite.operator import endpoints as operator_endpoints
 from monolite.operator import triggers
@@ -63,6 +68,12 @@ log = logging.getLogger("monolite")
 _PURGE_INTERVAL_S = 60.0
 """How often expired idempotent answers go."""
 
+_USAGE_INTERVAL_S = 10.0
+"""How often the use of indexes is written down."""
+
+_EXPIRY_INTERVAL_S = 3600.0
+"""How often old changes go."""
+
 _MANIFEST_INTERVAL_S = 3600.0
 _MANIFEST_DEADLINE_S = 600.0
 """How often, and for how long at most, the rows of all tables are counted for the replica."""
@@ -94,7 +105,9 @@ class Installation:
         self.storage: _Storage
         self.facts: SqliteInstallationFacts
         self.tenancy: Tenancy
+        self.document_engine: SqliteDocumentEngine
         self.documents: Documents
+        self.collections: Collections
         self.readiness: Readiness
         self.operator_key: str
         self.app: Application
@@ -154,9 +167,22 @@ class Installation:
             key_ended=self.live.end_key,
             tenant_ended=self.live.end_tenant,
         )
-        self.documents = Documents(
-            SqliteDocumentEngine(writer, readers), self.clock, self.identifiers
+        self.document_engine = SqliteDocumentEngine(
+            writer,
+            readers,
+            validate=SchemaChecks(),
+            usage=Usage(),
+            now_ms=self.clock.now_ms,
+            deadline_s=self.settings.query_deadline_s,
+            changes_retention_s=self.settings.changes_retention_s,
         )
+        self.documents = Documents(
+            self.document_engine,
+            self.clock,
+            self.identifiers,
+            line_bytes_max=self.settings.document_bytes_max,
+        )
+        self.collections = Collections(self.document_engine, self.clock)
         self._idempotency = Idempotency(SqliteIdempotencyEngine(writer, readers), self.clock)
         # Whatever is written from now on makes the counts of the last stop untrue.
         await writer.submit(lambda connection: manifest.record(connection, self.clock.now_ms()))
@@ -170,7 +196,9 @@ class Installation:
             barrier=self._barrier if self.settings.replica_url else None,
             log_requests=self.settings.log_requests,
         )
-        archives = SqliteArchiveEngine(writer, self._open_reader, [SqliteDocumentArchive()])
+        archives = SqliteArchiveEngine(
+            writer, self._open_reader, [SqliteDocumentArchive(self.document_engine)]
+        )
         operations = self._operations(
             authenticator,
             Portability(self.tenancy, archives),
@@ -253,8 +281,12 @@ class Installation:
         )
         operations += tenancy_endpoints.operations(self.tenancy, portability, cursors)
         operations += document_endpoints.operations(
-            self.documents, cursors, self.settings.document_bytes_max
+            self.documents,
+            cursors,
+            self.settings.document_bytes_max,
+            self.settings.import_bytes_max,
         )
+        operations += collection_endpoints.operations(self.collections, cursors, self.clock)
         return operations
 
     def _writes_capacity(self) -> float | None:
@@ -433,8 +465,35 @@ class Installation:
                 await asyncio.sleep(0)
 
         self.run_in_background(purge, _PURGE_INTERVAL_S)
+        self.run_in_background(self.document_engine.flush_usage, _USAGE_INTERVAL_S)
+        self.run_in_background(self.document_engine.expire_changes, _EXPIRY_INTERVAL_S)
+        self._tasks.append(asyncio.get_running_loop().create_task(self._keep_up()))
         if self.replication is not None:
             self.run_in_background(self._record_manifest, _MANIFEST_INTERVAL_S)
+
+    async def _keep_up(self) -> None:
+        """Work off what documents' upkeep has, a slice at a time, leaving others half of the time.
+
+        It begins with what a server before this one left.
+        """
+        engine = self.document_engine
+        while True:
+            engine.work_waits.clear()
+            try:
+                started = time.monotonic()
+                while await engine.upkeep():
+                    await asyncio.sleep(time.monotonic() - started)
+                    started = time.monotonic()
+                await engine.work_waits.wait()
+            except Exception:
+                log.exception("upkeep of documents failed; it is tried again")
+                await asyncio.sleep(_PURGE_INTERVAL_S)
+
+    async def _write_usage(self) -> None:
+        try:
+            await self.document_engine.flush_usage()
+        except StorageError as error:
+            log.error("the last use of indexes was not written: %s", error)
 
     async def _record_last_manifest(self) -> None:
         now_ms = self.clock.now_ms()
@@ -451,6 +510,8 @@ class Installation:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await self._write_usage()
         if self.replication is not None:
             await self._record_last_manifest()
         await self.storage.writer.close()

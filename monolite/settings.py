@@ -161,6 +161,18 @@ class Settings:
     document_bytes_max: int = _of(
         "MONOLITE_DOCUMENT_BYTES_MAX", _positive, "the largest document", 1 << 20
     )
+    import_bytes_max: int = _of(
+        "MONOLITE_IMPORT_BYTES_MAX", _positive, "the largest NDJSON import, in bytes", 16 << 30
+    )
+    query_deadline_s: float = _of(
+        "MONOLITE_QUERY_DEADLINE_S", _number, "how long a query on documents may read", 5.0
+    )
+    changes_retention_s: float = _of(
+        "MONOLITE_CHANGES_RETENTION_S",
+        _number,
+        "how long replaced versions stay in feeds",
+        604_800.0,
+    )
     disk_bytes_min: int = _of(
         "MONOLITE_DISK_BYTES_MIN", _positive, "free bytes under which /readyz is 503", 64 << 20
     )

@@ -11,6 +11,8 @@ from monolite.documents.fields import Field
 INDEXED_FIELDS_MAX = 3
 """Fields of one composite index."""
 
+INCLUDED_FIELDS_MAX = 2
+
 INDEXES_MAX = 16
 """Indexes of one collection: each is written again with every document."""
 
@@ -20,7 +22,8 @@ IndexState = Literal["building", "ready", "dropping"]
 class Index(msgspec.Struct, frozen=True):
     """An index of one collection. `fields` are promoted fields' names or built-in ones, in order.
 
-    `declared` is true for one that a field's `"index": true` made, which goes with that.
+    `declared` is true for one that a field's `"index": true` made, which goes with that. `included`
+    are fields whose values an entry carries for filters, beside those it is sorted by.
     """
 
     id: int
@@ -30,6 +33,7 @@ class Index(msgspec.Struct, frozen=True):
     declared: bool
     state: IndexState
     created_at: int
+    included: tuple[str, ...] = ()
 
 
 class Collection(msgspec.Struct, frozen=True):

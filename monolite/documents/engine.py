@@ -23,6 +23,9 @@ from monolite.preconditions import Precondition
 Also = Callable[[Any, Document], None] | None
 """What else to do in the same transaction, given the engine's handle and the document."""
 
+AlsoIndex = Callable[[Any, Index], None] | None
+"""The same for an index."""
+
 Validate = Callable[[Collection, str], None]
 """Raises Invalid where JSON text doesn't fit the collection's schema; called in the transaction
 that writes it, and only for a collection that has a schema.
@@ -137,6 +140,7 @@ class DocumentEngine(Protocol):
         fields: tuple[str, ...],
         tenant_only: bool,
         now_ms: int,
+        also: AlsoIndex = None,
     ) -> Index:
         """Begin an index. Raises Conflict for a name in use, an equal one, or past a limit."""
         ...

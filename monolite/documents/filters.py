@@ -35,7 +35,12 @@ _INT64 = range(-(2**63), 2**63)
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?").fullmatch
 _TIMES = ("created_at", "updated_at")
 _COMPARISONS = ("eq", "gt", "gte", "lt", "lte", "in")
-_TYPES: dict[Kind, Any] = {"string": str, "number": (int, float), "boolean": bool}
+_TYPES: dict[Kind, Any] = {
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +167,13 @@ class FilterParser:
     def _as_promoted(self, target: Target, operator: str, operand: str) -> Target:
         """The promoted field at a path, where the column is sure to hold all that could match.
 
-        It isn't for an integer's (5.5 lies at the path and not in the column), nor for ranges of
-        strings, which may be too long for the column.
+        It isn't for ranges: 5.5 lies at the path of an integer's column and not in it, and a string
+        may be too long for its column.
         """
         field = self._by_path.get(path_text(target.steps)) if target.steps else None
-        if field is None or field.kind == "integer":
+        if field is None:
             return target
-        if operator not in (("eq", "in") if field.kind != "number" else _COMPARISONS):
+        if operator not in (_COMPARISONS if field.kind == "number" else ("eq", "in")):
             return target
         texts = _split(operand[1:-1], "") if operator == "in" else [operand]
         fits = all(

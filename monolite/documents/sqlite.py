@@ -1,85 +1,165 @@
-"""Documents in SQLite, as JSONB."""
+"""Documents in SQLite, as JSONB: a row each, their index entries and their history beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterator, Sequence
-from typing import Any
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
 
 import apsw
 import msgspec
 
-from monolite.documents.document import Collection, Document
-from monolite.documents.engine import Also
-from monolite.errors import Malformed, NotFound
+from monolite.documents.collection import (
+    Change,
+    Collection,
+    Definition,
+    Explanation,
+    Index,
+    UsageReport,
+)
+from monolite.documents.document import Document
+from monolite.documents.engine import Also, AlsoIndex, Validate
+from monolite.documents.filters import Group, conditions
+from monolite.documents.query import Found, Query
+from monolite.documents.sqlite_catalog import Catalog, Entry, insert_collection
+from monolite.documents.sqlite_changes import changes_after, expire_changes, keep_version
+from monolite.documents.sqlite_definitions import create_index, define, drop_index, hide
+from monolite.documents.sqlite_index_entries import add_entries, change_entries, entries_of
+from monolite.documents.sqlite_plan import (
+    INLINE_ROWS_MAX,
+    Statement,
+    count_statement,
+    find_statement,
+)
+from monolite.documents.sqlite_upkeep import is_work_left, work_a_slice
+from monolite.documents.sqlite_usage import read_usage, write_usage
+from monolite.documents.usage import Key, Usage
+from monolite.errors import DomainError, FieldError, Gone, Invalid, Malformed, NotFound
 from monolite.preconditions import Precondition
+from monolite.storage.errors import ReadDeadline
 from monolite.storage.sqlite.readers import Readers
 from monolite.storage.sqlite.writer import Writer
 
 # Children before what they reference: the order in which a tenant's rows are deleted.
-TENANT_TABLES = ("documents", "collections")
+TENANT_TABLES = (
+    "document_index_entries",
+    "document_changes",
+    "document_usage",
+    "document_indexes",
+    "documents",
+    "collections",
+)
 
-_COLUMNS = "d.id, json(d.data), d.revision, d.created_at, d.updated_at"
+T = TypeVar("T")
+
+_SHOWN = "id, json(data), revision, created_at, updated_at"
 _GET = (
-    f"SELECT {_COLUMNS} FROM documents d WHERE d.tenant_id = ?1 AND d.collection_id ="  # noqa: S608
-    " (SELECT id FROM collections WHERE tenant_id = ?1 AND name = ?2) AND d.id = ?3"
+    f"SELECT {_SHOWN} FROM documents WHERE tenant_id = ?1 AND collection_id ="
+    " (SELECT id FROM collections WHERE tenant_id = ?1 AND name = ?2 AND deleted_at IS NULL)"
+    " AND id = ?3"
 )
-_PAGE = (
-    f"SELECT {_COLUMNS} FROM documents d WHERE d.tenant_id = ? AND d.collection_id = ?"  # noqa: S608
-    " AND d.id > ? ORDER BY d.id LIMIT ?"
+_VERSION = (
+    "SELECT key, revision, updated_at FROM documents WHERE tenant_id = ? AND collection_id = ?"
+    " AND id = ?"
 )
-_COLLECTION = "SELECT id FROM collections WHERE tenant_id = ? AND name = ?"
-# The collection is found by the insert itself: a look-up of its own is a third of the write.
 _INSERT = (
-    "INSERT INTO documents (tenant_id, collection_id, id, data, revision, created_at, updated_at)"
-    " SELECT ?1, id, ?3, jsonb(?4), ?5, ?6, ?7 FROM collections WHERE tenant_id = ?1 AND name = ?2"
+    "INSERT INTO documents (tenant_id, collection_id, id, data, revision, seq, created_at,"
+    " updated_at) VALUES (?, ?, ?, jsonb(?), ?, ?, ?, ?)"
 )
 _UPDATE = (
-    "UPDATE documents SET data = jsonb(?4), revision = revision + 1, updated_at = ?5"
-    " WHERE tenant_id = ?1 AND collection_id = ?2 AND id = ?3"
-    " RETURNING id, json(data), revision, created_at, updated_at"
+    "UPDATE documents SET data = jsonb(?2), revision = revision + 1, seq = ?3, updated_at = ?4"
+    f" WHERE key = ?1 RETURNING {_SHOWN}"
 )
 _PATCH = (
-    "UPDATE documents SET data = jsonb_patch(data, ?4), revision = revision + 1, updated_at = ?5"
-    " WHERE tenant_id = ?1 AND collection_id = ?2 AND id = ?3"
-    " RETURNING id, json(data), revision, created_at, updated_at"
+    "UPDATE documents SET data = jsonb_patch(data, ?2), revision = revision + 1, seq = ?3,"
+    f" updated_at = ?4 WHERE key = ?1 RETURNING {_SHOWN}"
+)
+_COLLECTIONS = (
+    "SELECT name FROM collections WHERE tenant_id = ? AND name > ? AND deleted_at IS NULL"
+    " ORDER BY name LIMIT ?"
 )
 
 
 class SqliteDocumentEngine:
-    """The embedded DocumentEngine."""
+    """The embedded DocumentEngine. `deadline_s` ends a query that reads too much."""
 
-    def __init__(self, writer: Writer, readers: Readers) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        readers: Readers,
+        *,
+        validate: Validate,
+        usage: Usage,
+        now_ms: Callable[[], int],
+        deadline_s: float = 5.0,
+        changes_retention_s: float = 7 * 86_400,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._writer = writer
         self._readers = readers
+        self._validate = validate
+        self._usage = usage
+        self._now_ms = now_ms
+        self._deadline_s = deadline_s
+        self._changes_retention_s = changes_retention_s
+        self._monotonic = monotonic
+        self._writing = Catalog()
+        self._reading = Catalog()
+        self._touched: set[tuple[int, int]] = set()
+        self._watchers: dict[tuple[int, int], set[asyncio.Event]] = {}
+        self.work_waits = asyncio.Event()
+        writer.on_commit.append(self._tell)
+        writer.on_failure.append(self._writing.forget_all)
+
+    # ── Documents ──────────────────────────────────────────────────────────────────────────────
 
     def insert(
         self, tenant_id: int, collection: str, document: Document, also: Also = None
     ) -> Awaitable[Document]:
         def work(connection: apsw.Connection) -> Document:
-            _insert(connection, tenant_id, collection, document)
-            if also is not None:
-                also(connection, document)
+            try:
+                self._insert(connection, tenant_id, collection, document)
+                if also is not None:
+                    also(connection, document)
+            except BaseException:
+                self._writing.forget(tenant_id, collection)
+                raise
             return document
 
         return self._writer.submit(work)
+
+    async def insert_many(
+        self, tenant_id: int, collection: str, documents: Sequence[Document]
+    ) -> Sequence[Exception | None]:
+        def work(connection: apsw.Connection) -> Sequence[Exception | None]:
+            outcomes: list[Exception | None] = []
+            for document in documents:
+                try:
+                    self._insert(connection, tenant_id, collection, document)
+                    outcomes.append(None)
+                except DomainError as error:
+                    outcomes.append(error)
+            return outcomes
+
+        return await self._change(tenant_id, collection, work, is_long=True)
 
     async def put(
         self, tenant_id: int, collection: str, document: Document, precondition: Precondition
     ) -> tuple[Document, bool]:
         def work(connection: apsw.Connection) -> tuple[Document, bool]:
-            existing = _get(connection, tenant_id, collection, document.id)
-            precondition.check(None if existing is None else existing.etag)
-            if existing is None:
-                _insert(connection, tenant_id, collection, document)
+            entry = self._writing.current(connection, tenant_id, collection)
+            version = None if entry is None else _version(connection, entry, tenant_id, document.id)
+            precondition.check(None if version is None else version[1])
+            if entry is None or version is None:
+                self._insert(connection, tenant_id, collection, document)
                 return document, True
-            collection_id = _collection(connection, tenant_id, collection)
-            return _changed(
-                connection,
-                _UPDATE,
-                (tenant_id, collection_id, document.id, document.data, document.updated_at),
-            ), False
+            values = (document.data, document.updated_at)
+            return self._update(connection, entry, tenant_id, version[0], _UPDATE, *values), False
 
-        return await self._writer.submit(work)
+        return await self._change(tenant_id, collection, work)
 
     async def patch(
         self,
@@ -91,145 +171,425 @@ class SqliteDocumentEngine:
         now_ms: int,
     ) -> Document:
         def work(connection: apsw.Connection) -> Document:
-            existing = _get(connection, tenant_id, collection, document_id)
-            if existing is None:
-                raise NotFound("There is no such document.")
-            precondition.check(existing.etag)
-            collection_id = _collection(connection, tenant_id, collection)
-            return _changed(
-                connection, _PATCH, (tenant_id, collection_id, document_id, merge_patch, now_ms)
+            entry, key = self._existing(
+                connection, tenant_id, collection, document_id, precondition
             )
+            return self._update(connection, entry, tenant_id, key, _PATCH, merge_patch, now_ms)
 
-        return await self._writer.submit(work)
+        return await self._change(tenant_id, collection, work)
 
     async def delete(
-        self, tenant_id: int, collection: str, document_id: str, precondition: Precondition
+        self,
+        tenant_id: int,
+        collection: str,
+        document_id: str,
+        precondition: Precondition,
+        now_ms: int,
     ) -> bool:
         def work(connection: apsw.Connection) -> bool:
-            existing = _get(connection, tenant_id, collection, document_id)
-            if existing is None:
+            try:
+                entry, key = self._existing(
+                    connection, tenant_id, collection, document_id, precondition
+                )
+            except NotFound:
                 return False
-            precondition.check(existing.etag)
-            connection.execute(
-                "DELETE FROM documents WHERE tenant_id = ? AND collection_id = ? AND id = ?",
-                (tenant_id, _collection(connection, tenant_id, collection), document_id),
-            )
+            before = entries_of(connection, entry, tenant_id, key)
+            entry.seq += 1
+            keep_version(connection, key, deleted=(entry.seq, now_ms))
+            change_entries(connection, before, [])
+            connection.execute("DELETE FROM documents WHERE key = ?", (key,))
+            self._touched.add((tenant_id, entry.collection.number))
             return True
 
-        return await self._writer.submit(work)
+        return await self._change(tenant_id, collection, work)
 
     async def get(self, tenant_id: int, collection: str, document_id: str) -> Document | None:
-        return _get(self._readers.inline, tenant_id, collection, document_id)
+        row = self._readers.inline.execute(_GET, (tenant_id, collection, document_id)).fetchone()
+        return None if row is None else Document(*row)
 
-    async def page(
-        self, tenant_id: int, collection: str, after: str | None, limit: int
-    ) -> Sequence[Document] | None:
-        def read(connection: apsw.Connection) -> Sequence[Document] | None:
-            collection_id = _collection(connection, tenant_id, collection)
-            if collection_id is None:
-                return None
-            rows = connection.execute(_PAGE, (tenant_id, collection_id, after or "", limit))
-            return [Document(*row) for row in rows]
+    # ── Queries ────────────────────────────────────────────────────────────────────────────────
 
-        return await self._readers.run(read)
+    async def find(self, tenant_id: int, collection: Collection, query: Query) -> Found:
+        entry = self._entry(tenant_id, collection)
+        statement = find_statement(self._readers.inline, entry, tenant_id, query)
+        rows = await self._run(tenant_id, entry, statement, query)
+        more = len(rows) > query.limit
+        documents = [Document(*row[1:6]) for row in rows[: query.limit]]
+        if not more:
+            return Found(documents, None)
+        last = rows[query.limit - 1]
+        keys = [None if value == b"" else value for value in last[6:]]
+        return Found(documents, [*keys, last[0]])
+
+    async def count(self, tenant_id: int, collection: Collection, where: Group) -> int:
+        entry = self._entry(tenant_id, collection)
+        statement = count_statement(self._readers.inline, entry, tenant_id, where)
+        ((count,),) = await self._run(tenant_id, entry, statement, Query(where))
+        return int(count)
+
+    async def explain(self, tenant_id: int, collection: Collection, query: Query) -> Explanation:
+        entry = self._entry(tenant_id, collection)
+        statement = find_statement(self._readers.inline, entry, tenant_id, query)
+        plan = self._readers.inline.execute(
+            "EXPLAIN QUERY PLAN " + statement.text, statement.parameters
+        )
+        return Explanation(
+            engine="sqlite",
+            index=None if statement.access.index is None else statement.access.index.name,
+            parses_json_per_row=statement.parses_json,
+            plan=tuple(str(row[3]) for row in plan),
+            statement=statement.text,
+        )
+
+    async def _run(
+        self, tenant_id: int, entry: Entry, statement: Statement, query: Query
+    ) -> list[tuple[Any, ...]]:
+        def read(connection: apsw.Connection) -> list[tuple[Any, ...]]:
+            return connection.execute(statement.text, statement.parameters).fetchall()
+
+        started = self._monotonic()
+        if statement.rows_max is not None and statement.rows_max <= INLINE_ROWS_MAX:
+            rows = read(self._readers.inline)
+        else:
+            try:
+                rows = await self._readers.run(read, deadline_s=self._deadline_s)
+            except ReadDeadline:
+                if not query.where.members and not query.order:
+                    raise
+                self._count(tenant_id, entry, statement, query, self._monotonic() - started)
+                raise _too_slow(statement, query) from None
+        self._count(tenant_id, entry, statement, query, self._monotonic() - started)
+        return rows
+
+    def _count(
+        self, tenant_id: int, entry: Entry, statement: Statement, query: Query, elapsed_s: float
+    ) -> None:
+        number, now_ms, add = entry.collection.number, self._now_ms(), self._usage.add
+        index = statement.access.index
+        if index is not None:
+            add(Key(tenant_id, number, "index", str(index.id)), now_ms)
+        wanted = conditions(query.where)
+        for condition in wanted:
+            if condition.target.field is not None:
+                add(Key(tenant_id, number, "filter", condition.target.field.name), now_ms)
+        if statement.parses_json or (index is None and query.order):
+            shape = _shape(query)
+            if shape:
+                name = msgspec.json.encode(shape).decode()
+                add(Key(tenant_id, number, "unserved", name), now_ms, elapsed_s * 1000)
+
+    # ── Collections and indexes ────────────────────────────────────────────────────────────────
+
+    async def collection(self, tenant_id: int, name: str) -> Collection | None:
+        entry = self._reading.read(self._readers.inline, tenant_id, name)
+        return None if entry is None else entry.collection
 
     async def collections(
         self, tenant_id: int, after: str | None, limit: int
     ) -> Sequence[Collection]:
-        def read(connection: apsw.Connection) -> Sequence[Collection]:
-            rows = connection.execute(
-                "SELECT name, created_at FROM collections WHERE tenant_id = ? AND name > ?"
-                " ORDER BY name LIMIT ?",
-                (tenant_id, after or "", limit),
+        connection = self._readers.inline
+        found = connection.execute(_COLLECTIONS, (tenant_id, after or "", limit))
+        names = [str(name) for (name,) in found.fetchall()]
+        entries = [self._reading.read(connection, tenant_id, name) for name in names]
+        return [entry.collection for entry in entries if entry is not None]
+
+    async def define(
+        self,
+        tenant_id: int,
+        name: str,
+        definition: Definition,
+        precondition: Precondition,
+        now_ms: int,
+    ) -> tuple[Collection, bool]:
+        def work(connection: apsw.Connection) -> tuple[Collection, bool]:
+            entry = self._writing.current(connection, tenant_id, name)
+            precondition.check(None if entry is None else entry.collection.etag)
+            self._writing.forget(tenant_id, name)
+            return define(connection, entry, tenant_id, name, definition, now_ms)
+
+        collection, is_new = await self._change(tenant_id, name, work, is_long=True)
+        self.work_waits.set()
+        return collection, is_new
+
+    async def delete_collection(self, tenant_id: int, name: str, now_ms: int) -> bool:
+        def work(connection: apsw.Connection) -> bool:
+            entry = self._writing.current(connection, tenant_id, name)
+            if entry is None:
+                return False
+            self._writing.forget(tenant_id, name)
+            hide(connection, tenant_id, entry.collection.number, now_ms)
+            self._touched.add((tenant_id, entry.collection.number))
+            return True
+
+        existed = await self._change(tenant_id, name, work)
+        self.work_waits.set()
+        return existed
+
+    async def create_index(
+        self,
+        tenant_id: int,
+        collection: str,
+        name: str,
+        fields: tuple[str, ...],
+        tenant_only: bool,
+        now_ms: int,
+        also: AlsoIndex = None,
+    ) -> Index:
+        def work(connection: apsw.Connection) -> Index:
+            entry = self._defined(connection, tenant_id, collection)
+            self._writing.forget(tenant_id, collection)
+            index = create_index(connection, entry, tenant_id, name, fields, tenant_only, now_ms)
+            if also is not None:
+                also(connection, index)
+            return index
+
+        index = await self._change(tenant_id, collection, work, is_long=True)
+        self.work_waits.set()
+        return index
+
+    async def drop_index(self, tenant_id: int, collection: str, name: str) -> bool:
+        def work(connection: apsw.Connection) -> bool:
+            entry = self._defined(connection, tenant_id, collection)
+            self._writing.forget(tenant_id, collection)
+            return drop_index(connection, entry, tenant_id, name)
+
+        existed = await self._change(tenant_id, collection, work)
+        self.work_waits.set()
+        return existed
+
+    async def usage(self, tenant_id: int, collection: str) -> UsageReport | None:
+        await self.flush_usage()
+
+        def read(connection: apsw.Connection) -> UsageReport | None:
+            entry = Catalog().read(connection, tenant_id, collection)
+            return None if entry is None else read_usage(connection, entry, tenant_id)
+
+        return await self._readers.run(read, deadline_s=30.0)
+
+    async def flush_usage(self) -> None:
+        """Write down what was counted since the last time."""
+        counts = self._usage.take()
+        if counts:
+            try:
+                await self._writer.submit(lambda connection: write_usage(connection, counts))
+            except Exception:
+                self._usage.give_back(counts)
+                raise
+
+    async def upkeep(self) -> bool:
+        """Do a slice of the work that waits: building, dropping, removing; whether more is left.
+
+        A slice holds the writer for about ten milliseconds.
+        """
+        if not is_work_left(self._readers.inline):
+            return False
+
+        def work(connection: apsw.Connection) -> bool:
+            finished = work_a_slice(connection, self._monotonic)
+            for tenant_id, name in finished:
+                self._writing.forget(tenant_id, name)
+            return True
+
+        return await self._writer.submit(work, is_long=True)
+
+    async def expire_changes(self) -> None:
+        """Drop what is older than the retention from the change logs."""
+        before_ms = self._now_ms() - int(self._changes_retention_s * 1000)
+        at: tuple[int, int] | None = (0, 0)
+        while at is not None:
+            work = partial(expire_changes, after=at, before_ms=before_ms)
+            at = await self._writer.submit(work, is_long=True)
+
+    # ── Changes ────────────────────────────────────────────────────────────────────────────────
+
+    async def last_change(self, tenant_id: int, collection: Collection) -> str:
+        (row,) = self._readers.inline.execute(
+            "SELECT max((SELECT ifnull(max(seq), 0) FROM documents WHERE tenant_id = ?1 AND"
+            " collection_id = ?2), (SELECT ifnull(max(seq), 0) FROM document_changes WHERE"
+            " tenant_id = ?1 AND collection_id = ?2))",
+            (tenant_id, collection.number),
+        )
+        return str(row[0])
+
+    async def changes(
+        self, tenant_id: int, collection: Collection, after: str, limit: int
+    ) -> Sequence[Change]:
+        found = changes_after(self._readers.inline, tenant_id, collection.number, int(after), limit)
+        if found is None:
+            raise Gone(
+                "Changes behind this id are no longer in the log: list the documents again, then"
+                " follow from now on.",
+                code="changes_expired",
             )
-            return [Collection(*row) for row in rows]
+        return found
 
-        return await self._readers.run(read)
+    @contextmanager
+    def watch(self, tenant_id: int, collection: Collection) -> Iterator[asyncio.Event]:
+        key = (tenant_id, collection.number)
+        event = asyncio.Event()
+        self._watchers.setdefault(key, set()).add(event)
+        try:
+            yield event
+        finally:
+            self._watchers[key].discard(event)
+            if not self._watchers[key]:
+                del self._watchers[key]
 
+    def _tell(self, _: int) -> None:
+        if self._watchers:
+            for key in self._touched & self._watchers.keys():
+                for event in self._watchers[key]:
+                    event.set()
+        self._touched.clear()
 
-class SqliteDocumentArchive:
-    """A tenant's documents as records, out of one installation and into another."""
+    # ── Import ─────────────────────────────────────────────────────────────────────────────────
 
-    kinds: tuple[str, ...] = ("collection", "document")
+    def restore_collection(
+        self,
+        connection: apsw.Connection,
+        tenant_id: int,
+        name: str,
+        definition: Definition,
+        indexes: Sequence[tuple[str, tuple[str, ...], bool]],
+        created_at: int,
+    ) -> None:
+        """Make an exported collection again, in the caller's transaction."""
+        define(connection, None, tenant_id, name, definition, created_at)
+        for index_name, fields, tenant_only in indexes:
+            entry = self._defined(connection, tenant_id, name)
+            self._writing.forget(tenant_id, name)
+            create_index(connection, entry, tenant_id, index_name, fields, tenant_only, created_at)
+        self._writing.forget(tenant_id, name)
 
-    def records(self, connection: apsw.Connection, tenant_id: int) -> Iterator[dict[str, Any]]:
-        """Every collection and document, in one snapshot of the reader's connection."""
-        names = {}
-        for number, name, created_at in connection.execute(
-            "SELECT id, name, created_at FROM collections WHERE tenant_id = ? ORDER BY id",
-            (tenant_id,),
-        ):
-            names[number] = name
-            yield {"kind": "collection", "name": name, "created_at": created_at}
-        for number, document_id, data, revision, created_at, updated_at in connection.execute(
-            "SELECT collection_id, id, json(data), revision, created_at, updated_at FROM documents"
-            " WHERE tenant_id = ? ORDER BY collection_id, id",
-            (tenant_id,),
-        ):
-            yield {
-                "kind": "document",
-                "collection": names[number],
-                "id": document_id,
-                "data": msgspec.Raw(data.encode()),
-                "revision": revision,
-                "created_at": created_at,
-                "updated_at": updated_at,
-            }
+    def restore_document(
+        self, connection: apsw.Connection, tenant_id: int, collection: str, document: Document
+    ) -> None:
+        """Store an exported document as it was; KeyError where its collection isn't there."""
+        if self._writing.current(connection, tenant_id, collection) is None:
+            raise KeyError(collection)
+        self._insert(connection, tenant_id, collection, document, is_checked=False)
 
-    def store(self, connection: apsw.Connection, tenant_id: int, record: dict[str, Any]) -> None:
-        """Store one record; raises KeyError or apsw.Error where it is not one of ours."""
-        if record["kind"] == "collection":
-            connection.execute(
-                "INSERT INTO collections (tenant_id, name, created_at) VALUES (?, ?, ?)",
-                (tenant_id, record["name"], record["created_at"]),
-            )
-            return
-        data = bytes(record["data"]).decode()
-        times = (record["created_at"], record["updated_at"])
-        connection.execute(
+    # ── Inside the transaction ─────────────────────────────────────────────────────────────────
+
+    async def _change(
+        self,
+        tenant_id: int,
+        collection: str,
+        work: Callable[[apsw.Connection], T],
+        *,
+        is_long: bool = False,
+    ) -> T:
+        def guarded(connection: apsw.Connection) -> T:
+            try:
+                return work(connection)
+            except BaseException:
+                # What the catalog learned from this transaction goes with it.
+                self._writing.forget(tenant_id, collection)
+                raise
+
+        return await self._writer.submit(guarded, is_long=is_long)
+
+    def _insert(
+        self,
+        connection: apsw.Connection,
+        tenant_id: int,
+        collection: str,
+        document: Document,
+        *,
+        is_checked: bool = True,
+    ) -> None:
+        entry = self._writing.current(connection, tenant_id, collection)
+        if entry is None:
+            insert_collection(connection, tenant_id, collection, "[]", document.created_at)
+            entry = self._writing.current(connection, tenant_id, collection)
+            assert entry is not None  # it was just made
+        definition = entry.collection
+        if is_checked and definition.schema is not None:
+            self._validate(definition, document.data)
+        seq = entry.seq = entry.seq + 1
+        _json(
+            connection,
             _INSERT,
-            (tenant_id, record["collection"], record["id"], data, record["revision"], *times),
+            (
+                tenant_id,
+                definition.number,
+                document.id,
+                document.data,
+                document.revision,
+                seq,
+                document.created_at,
+                document.updated_at,
+            ),
         )
-        if not connection.changes():
-            raise KeyError(record["collection"])
+        self._touched.add((tenant_id, definition.number))
+        if definition.fields:
+            if entry.entries_sql is not None:
+                add_entries(connection, entry, tenant_id, connection.last_insert_rowid())
+            self._usage.add(Key(tenant_id, definition.number, "write", "*"), document.updated_at)
+
+    def _update(
+        self,
+        connection: apsw.Connection,
+        entry: Entry,
+        tenant_id: int,
+        key: int,
+        statement: str,
+        text: str,
+        now_ms: int,
+    ) -> Document:
+        before = entries_of(connection, entry, tenant_id, key)
+        keep_version(connection, key)
+        entry.seq += 1
+        (row,) = _json(connection, statement, (key, text, entry.seq, now_ms))
+        document = Document(*row)
+        collection = entry.collection
+        if collection.schema is not None:
+            self._validate(collection, document.data)
+        self._touched.add((tenant_id, collection.number))
+        if before:
+            after = entries_of(connection, entry, tenant_id, key)
+            changed = change_entries(connection, before, after)
+            for name in {name for i in entry.indexes if i.id in changed for name in i.fields}:
+                self._usage.add(Key(tenant_id, collection.number, "write", name), now_ms)
+        return document
+
+    def _existing(
+        self,
+        connection: apsw.Connection,
+        tenant_id: int,
+        collection: str,
+        document_id: str,
+        precondition: Precondition,
+    ) -> tuple[Entry, int]:
+        entry = self._writing.current(connection, tenant_id, collection)
+        version = None if entry is None else _version(connection, entry, tenant_id, document_id)
+        if entry is None or version is None:
+            raise NotFound("There is no such document.")
+        precondition.check(version[1])
+        return entry, version[0]
+
+    def _defined(self, connection: apsw.Connection, tenant_id: int, collection: str) -> Entry:
+        entry = self._writing.current(connection, tenant_id, collection)
+        if entry is None:
+            raise NotFound("There is no such collection.")
+        return entry
+
+    def _entry(self, tenant_id: int, collection: Collection) -> Entry:
+        entry = self._reading.read(self._readers.inline, tenant_id, collection.name)
+        if entry is None:
+            raise NotFound("There is no such collection.")
+        return entry
 
 
-def _get(
-    connection: apsw.Connection, tenant_id: int, collection: str, document_id: str
-) -> Document | None:
-    row = connection.execute(_GET, (tenant_id, collection, document_id)).fetchone()
-    return None if row is None else Document(*row)
-
-
-def _collection(connection: apsw.Connection, tenant_id: int, name: str) -> int | None:
-    row = connection.execute(_COLLECTION, (tenant_id, name)).fetchone()
-    return None if row is None else row[0]
-
-
-def _insert(
-    connection: apsw.Connection, tenant_id: int, collection: str, document: Document
-) -> None:
-    values = (
-        tenant_id,
-        collection,
-        document.id,
-        document.data,
-        document.revision,
-        document.created_at,
-        document.updated_at,
-    )
-    _json(connection, _INSERT, values)
-    if not connection.changes():
-        connection.execute(
-            "INSERT INTO collections (tenant_id, name, created_at) VALUES (?, ?, ?)",
-            (tenant_id, collection, document.created_at),
-        )
-        _json(connection, _INSERT, values)
-
-
-def _changed(connection: apsw.Connection, statement: str, values: tuple[Any, ...]) -> Document:
-    (row,) = _json(connection, statement, values)
-    return Document(*row)
+def _version(
+    connection: apsw.Connection, entry: Entry, tenant_id: int, document_id: str
+) -> tuple[int, str] | None:
+    """A document's key and its ETag."""
+    row = connection.execute(_VERSION, (tenant_id, entry.collection.number, document_id)).fetchone()
+    if row is None:
+        return None
+    key, revision, updated_at = row
+    return key, Document(document_id, "", revision, 0, updated_at).etag
 
 
 def _json(
@@ -238,7 +598,31 @@ def _json(
     try:
         return connection.execute(statement, values).fetchall()
     except apsw.SQLError as error:
-        # SQLite's parser also has a limit on depth, 1000, that the body's decoder has not.
+        # SQLite's parser has a limit on depth, 1000, that a merge patch can reach step by step.
         if "malformed JSON" in str(error):
-            raise Malformed("The body is not JSON, or is nested over 1000 deep.") from None
+            raise Malformed("The document is not JSON, or is nested over 1000 deep.") from None
         raise
+
+
+def _shape(query: Query) -> list[str]:
+    """What an index for this query would hold: the fields fixed by equality, then one more."""
+    wanted = [c for c in query.where.members if not isinstance(c, Group) and not c.negated]
+    equal = [c.target.text for c in wanted if c.operator in ("eq", "in", "is")]
+    others = [c.target.text for c in wanted if c.operator in ("gt", "gte", "lt", "lte", "like")]
+    others += [order.target.text for order in query.order]
+    return list(dict.fromkeys([*sorted(equal), *others[:1]]))
+
+
+def _too_slow(statement: Statement, query: Query) -> Invalid:
+    sought = statement.access.sought
+    names = dict.fromkeys(
+        c.target.text for c in conditions(query.where) if not any(c is s for s in sought)
+    )
+    advice = 'promote it with PUT /v1/collections/{c} and "index": true, or ask for less'
+    errors = [FieldError(f"?{name}", f"no index serves it; {advice}") for name in names]
+    return Invalid(
+        "The query reads too many documents. Promote the fields it filters and sorts by, with an"
+        " index; GET …/indexes suggests which, GET …/explain shows the plan.",
+        errors,
+        code="filter_too_slow",
+    )

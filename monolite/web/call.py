@@ -21,13 +21,16 @@ class Call:
     """What a handler sees: who calls, the path's parameters, the decoded query and body.
 
     `principal` is None only in a public operation. `body` is of the operation's `body` type,
-    `raw` the bytes it was decoded from.
+    `raw` the bytes it was decoded from. `is_streamed` says that the body is of one of the
+    operation's `streams` and is still to be read.
     """
 
     __slots__ = (
         "body",
+        "body_bytes_max",
         "client_host",
         "headers",
+        "is_streamed",
         "once",
         "operation",
         "params",
@@ -62,6 +65,8 @@ class Call:
         self.query: Any = None
         self.body: Any = None
         self.raw: bytes = b""
+        self.body_bytes_max = operation.body_bytes_max
+        self.is_streamed = False
         self.once: Once | None = None
 
     @property
@@ -119,7 +124,7 @@ class Call:
         return lambda transaction, result: once.record(transaction, answer(result))
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body piece by piece, for an operation that declares `Chunks`.
+        """The body piece by piece, where the operation declares `Chunks` or `is_streamed`.
 
         Raises:
             TooLarge: more came than the operation takes.
@@ -139,8 +144,8 @@ class Call:
                 raise Malformed("The connection closed before the body was whole.")
             piece: bytes = message.get("body", b"")
             size += len(piece)
-            if size > self.operation.body_bytes_max:
-                raise TooLarge(f"The body is over {self.operation.body_bytes_max} bytes.")
+            if size > self.body_bytes_max:
+                raise TooLarge(f"The body is over {self.body_bytes_max} bytes.")
             if piece:
                 yield piece
             if not message.get("more_body", False):

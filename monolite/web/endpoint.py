@@ -20,6 +20,7 @@ from typing import Any
 
 from monolite.clock import Clock
 from monolite.errors import (
+    DomainError,
     FieldError,
     Invalid,
     Malformed,
@@ -78,6 +79,7 @@ class Endpoint:
         "_names",
         "_query",
         "_reads_whole",
+        "_streams",
         "measure",
         "operation",
         "pipeline",
@@ -94,6 +96,7 @@ class Endpoint:
         )
         self._reads_whole = operation.body is not None and operation.body is not Chunks
         self._body = JsonBody(operation.body) if operation.body not in (None, RAW, Chunks) else None
+        self._streams = frozenset(media.encode() for media in operation.streams)
         self._names = {
             name: re.compile(operation.names.get(name, NAME_PATTERN)).fullmatch
             for name in operation.parameters
@@ -124,6 +127,10 @@ class Endpoint:
             if isinstance(outcome, Answer):
                 await self._send_answer(outcome, answered, scope["method"] == "HEAD", send)
             else:
+                if asyncio.current_task() is None:
+                    # A hot operation that never waited runs in no task yet, and only a task can
+                    # be broken off.
+                    await asyncio.sleep(0)
                 await self._send_stream(outcome, answered, call, send)
         finally:
             elapsed_s = perf_counter() - started
@@ -153,7 +160,11 @@ class Endpoint:
                 raise Invalid(f"{{{name}}}: {why}", [FieldError(f"{{{name}}}", why)])
         if self._query is not None:
             call.query = self._query(call.query_string)
-        if self._reads_whole:
+        if self._streams and self._is_streamed(call):
+            call.is_streamed = True
+            call.body_bytes_max = operation.stream_bytes_max
+            self._declared_length(call)
+        elif self._reads_whole:
             length = self._declared_length(call)
             message = await call.receive()
             piece: bytes = message.get("body", b"")
@@ -174,6 +185,17 @@ class Endpoint:
         if operation.creates and b"idempotency-key" in call.headers:
             return await self._once(call)
         return await operation.handler(call)
+
+    def _is_streamed(self, call: Call) -> bool:
+        media = call.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if media not in self._streams:
+            return False
+        if b"idempotency-key" in call.headers:
+            raise Malformed(
+                "An Idempotency-Key can't go with a stream, which is many writes and not one.",
+                code="idempotency_not_possible",
+            )
+        return True
 
     async def _once(self, call: Call) -> Answer | Stream:
         idempotency = self.pipeline.idempotency
@@ -213,7 +235,7 @@ class Endpoint:
             return
         media = header.partition(b";")[0].strip().lower().decode("latin-1")
         if media not in self.operation.consumes:
-            takes = " or ".join(self.operation.consumes)
+            takes = " or ".join((*self.operation.consumes, *self.operation.streams))
             raise UnsupportedType(
                 f"The body is {media}; this takes {takes}. With curl: -H 'Content-Type: "
                 f"{self.operation.consumes[0]}'."
@@ -224,10 +246,8 @@ class Endpoint:
         if header is None or not header.isdigit():
             return None
         length = int(header)
-        if length > self.operation.body_bytes_max:
-            raise TooLarge(
-                f"The body is {length} bytes; this takes at most {self.operation.body_bytes_max}."
-            )
+        if length > call.body_bytes_max:
+            raise TooLarge(f"The body is {length} bytes; this takes at most {call.body_bytes_max}.")
         return length
 
     def _capped(self, body: bytes) -> bytes:
@@ -245,8 +265,9 @@ class Endpoint:
     async def _send_stream(self, stream: Stream, headers: Headers, call: Call, send: Send) -> None:
         await send({"type": "http.response.start", "status": stream.status, "headers": headers})
         task = asyncio.current_task()
-        assert task is not None  # streams are never run eagerly
-        gone = asyncio.create_task(self._disconnected(call, task))
+        assert task is not None  # __call__ saw to it
+        # Whoever reads the body meets the client's end there; two readers would share its pieces.
+        gone = None if call.is_streamed else asyncio.create_task(self._disconnected(call, task))
         try:
             # Closed at once when it is broken off: an export holds a snapshot open.
             async with aclosing(stream.chunks) as chunks:
@@ -256,8 +277,11 @@ class Endpoint:
         except asyncio.CancelledError:
             # Its right to be here ended, or the client went: the stream ends, the server goes on.
             task.uncancel()
+        except DomainError as error:
+            log.info("a stream broke off: %s", error.detail, extra=self._context(call))
         finally:
-            gone.cancel()
+            if gone is not None:
+                gone.cancel()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     @staticmethod

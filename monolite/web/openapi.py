@@ -138,7 +138,10 @@ def _body(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
         content["example"] = operation.example
     return {
         "required": not operation.body_optional,
-        "content": dict.fromkeys(operation.consumes, content),
+        "content": {
+            **dict.fromkeys(operation.consumes, content),
+            **{media: {"schema": {"type": "string"}} for media in operation.streams},
+        },
     }
 
 

@@ -40,7 +40,9 @@ class Operation:
     `scope` is the scope a credential must carry. `query` is a Struct whose fields are the query
     parameters; an unknown one is refused. `body` is the type that the body is decoded into, `RAW`
     or `Chunks`, or None for no body. `answers` maps each success status to its body type.
-    `creates` means that an Idempotency-Key is honoured. `names` overrides the pattern of a path
+    `streams` are media types, beside `consumes`, whose body the handler reads piece by piece, up
+    to `stream_bytes_max`; no Idempotency-Key goes with them. `creates` means that an
+    Idempotency-Key is honoured. `names` overrides the pattern of a path
     parameter. `holds_secret` keeps the answer's secret out of the stored replay.
     """
 
@@ -58,6 +60,8 @@ class Operation:
     consumes: tuple[str, ...] = JSON
     produces: str = "application/json"
     body_bytes_max: int = 1 << 20
+    streams: tuple[str, ...] = ()
+    stream_bytes_max: int = 0
     creates: bool = False
     hot: bool = False
     # False where the query's keys are the caller's own, as a filter's field names are.

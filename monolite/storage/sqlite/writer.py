@@ -100,7 +100,8 @@ class Writer:
     most in one transaction. `commit_on_loop` is for `synchronous=normal`, where a commit is a
     write to the page cache and takes less than a hop to the thread. `group_commit=False` gives
     each write its own transaction, for measuring. `on_commit` functions run on the loop after each
-    commit, with the number of writes in it.
+    commit, with the number of writes in it; `on_failure` ones when a transaction was lost, before
+    the next begins.
     """
 
     def __init__(
@@ -138,6 +139,7 @@ class Writer:
         self._failed_batches_total = 0
         self._last_commit: float | None = None
         self.on_commit: list[Callable[[int], None]] = []
+        self.on_failure: list[Callable[[], None]] = []
 
     def start(self) -> None:
         """Opens the connection and starts the thread. Raises what `open_connection` raises."""
@@ -300,6 +302,8 @@ class Writer:
         self._count(committed_count, batch.started)
         if batch.failed:
             self._failed_batches_total += 1
+            for forget in self.on_failure:
+                forget()
         self._unanswered_count -= len(batch.writes)
         for write in batch.writes:
             if write.future.cancelled():

@@ -94,19 +94,30 @@ CREATE INDEX idempotent_answers_by_expiry ON idempotent_answers (expires_at);
 
 
 -- ── Documents ───────────────────────────────────────────────────────────────────────────────────
--- Written by documents/sqlite.py. A collection exists from its first document.
+-- Written by documents/sqlite*.py. A collection exists from its first document or definition; from
+-- DELETE on it has `deleted_at` and no name, and goes when its last row has gone. `fields` is JSON.
+-- Changes up to `changes_expired_to` are no longer in the log whole.
 CREATE TABLE collections (
-    id         INTEGER PRIMARY KEY AUTOINCREMENT,
-    tenant_id  INTEGER NOT NULL,
-    name       TEXT    NOT NULL,
-    created_at INTEGER NOT NULL
+    id                 INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant_id          INTEGER NOT NULL,
+    name               TEXT    NOT NULL,
+    version            INTEGER NOT NULL,
+    fields             TEXT    NOT NULL,
+    schema             TEXT,
+    changes_expired_to INTEGER NOT NULL,
+    created_at         INTEGER NOT NULL,
+    updated_at         INTEGER NOT NULL,
+    deleted_at         INTEGER
 ) STRICT;
-CREATE UNIQUE INDEX collections_by_name ON collections (tenant_id, name);
+CREATE UNIQUE INDEX collections_by_name ON collections (tenant_id, name) WHERE deleted_at IS NULL;
 -- The target of the documents' foreign key.
 CREATE UNIQUE INDEX collections_by_id ON collections (tenant_id, id);
 
--- `data` is JSONB. Ids that the server makes are UUIDv7, so an insert is an append in both trees. A
--- row outside WITHOUT ROWID keeps up to a page of its document in place.
+-- `data` is JSONB. Ids that the server makes are UUIDv7, so an insert is an append in every tree. A
+-- row outside WITHOUT ROWID keeps up to a page of its document in place. `seq` is the number of the
+-- document's newest change, which is this row. Not STRICT: SQLite reads a STRICT table whole to add
+-- a column to it, and promoted fields are added here while others write, as
+--     promoted_7 TEXT GENERATED ALWAYS AS (…) VIRTUAL
 CREATE TABLE documents (
     key           INTEGER PRIMARY KEY,
     tenant_id     INTEGER NOT NULL,
@@ -114,8 +125,83 @@ CREATE TABLE documents (
     id            TEXT    NOT NULL,
     data          BLOB    NOT NULL,
     revision      INTEGER NOT NULL,
+    seq           INTEGER NOT NULL,
     created_at    INTEGER NOT NULL,
     updated_at    INTEGER NOT NULL,
     FOREIGN KEY (tenant_id, collection_id) REFERENCES collections (tenant_id, id)
-) STRICT;
+);
 CREATE UNIQUE INDEX documents_by_id ON documents (tenant_id, collection_id, id);
+-- Ends in the row's key, which is the order of creation.
+CREATE INDEX documents_in_order ON documents (tenant_id, collection_id);
+CREATE INDEX documents_by_change ON documents (tenant_id, collection_id, seq);
+
+-- The generated columns of `documents`: promoted_N for the number N. Tenants whose fields agree in
+-- path and kind share one, so it has no tenant. It goes when no collection has such a field.
+CREATE TABLE promoted_columns (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    path   TEXT    NOT NULL,
+    kind   TEXT    NOT NULL,
+    UNIQUE (path, kind)
+) STRICT;
+
+-- Indexes of collections. Filled in slices while others write, so these are rows and their entries
+-- a table, not indexes of SQLite's, which are built in one go. `built_to` is the last key that the
+-- slices have passed. One that is `dropping` goes when its entries have gone.
+CREATE TABLE document_indexes (
+    id            INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant_id     INTEGER NOT NULL,
+    collection_id INTEGER NOT NULL,
+    name          TEXT    NOT NULL,
+    fields        TEXT    NOT NULL,
+    included      TEXT    NOT NULL,
+    tenant_only   INTEGER NOT NULL CHECK (tenant_only IN (0, 1)),
+    declared      INTEGER NOT NULL CHECK (declared IN (0, 1)),
+    state         TEXT    NOT NULL CHECK (state IN ('building', 'ready', 'dropping')),
+    built_to      INTEGER NOT NULL,
+    created_at    INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX document_indexes_by_name
+    ON document_indexes (tenant_id, collection_id, name) WHERE state <> 'dropping';
+
+-- One entry for each document and index, written in the document's transaction. A value that is
+-- missing, or not used by the index, is x'', which sorts behind numbers and text. `x1` and `x2` hold
+-- the index's included fields: they are compared in the entry, without a look at the document.
+CREATE TABLE document_index_entries (
+    tenant_id INTEGER NOT NULL,
+    index_id  INTEGER NOT NULL,
+    v1        ANY     NOT NULL,
+    v2        ANY     NOT NULL,
+    v3        ANY     NOT NULL,
+    key       INTEGER NOT NULL,
+    x1        ANY     NOT NULL,
+    x2        ANY     NOT NULL,
+    PRIMARY KEY (tenant_id, index_id, v1, v2, v3, key)
+) STRICT, WITHOUT ROWID;
+
+-- What is no longer in `documents`: versions that were replaced, and deletions (no data). Versions
+-- and live rows together are the change log, in the order of `seq`. Dropped after the retention.
+CREATE TABLE document_changes (
+    tenant_id     INTEGER NOT NULL,
+    collection_id INTEGER NOT NULL,
+    seq           INTEGER NOT NULL,
+    type          TEXT    NOT NULL CHECK (type IN ('created', 'updated', 'deleted')),
+    document_id   TEXT    NOT NULL,
+    revision      INTEGER NOT NULL,
+    data          BLOB,
+    changed_at    INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, collection_id, seq)
+) STRICT, WITHOUT ROWID;
+
+-- How often indexes and fields were used, and which queries no index served. Added up in memory
+-- and written every few seconds.
+CREATE TABLE document_usage (
+    tenant_id     INTEGER NOT NULL,
+    collection_id INTEGER NOT NULL,
+    subject       TEXT    NOT NULL CHECK (subject IN ('index', 'write', 'filter', 'unserved')),
+    name          TEXT    NOT NULL,
+    count         INTEGER NOT NULL,
+    total_ms      REAL    NOT NULL,
+    since         INTEGER NOT NULL,
+    last_at       INTEGER,
+    PRIMARY KEY (tenant_id, collection_id, subject, name)
+) STRICT, WITHOUT ROWID;

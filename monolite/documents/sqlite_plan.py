@@ -1,0 +1,306 @@
+"""How a query runs in SQLite: which index leads, and the statement.
+
+Entries of an index are a table, so the choice is made here and not by SQLite's planner: the index
+with the most conditions in its leading fields, told apart by counting a few of the entries that
+each would read. SQLite then seeks in the entries' primary key, and sorts only if the key's order
+is not the query's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apsw
+
+from monolite.documents.collection import Index
+from monolite.documents.filters import Condition, Group
+from monolite.documents.query import Query
+from monolite.documents.sqlite_catalog import Entry
+from monolite.documents.sqlite_filters import MISSING, FilterSql
+
+PROBED_MAX = 1000
+"""Entries counted to tell indexes apart."""
+
+INLINE_ROWS_MAX = 300
+"""What a read may look at on the loop itself: a thread's hop costs as much as these."""
+
+_VALUES = ("v1", "v2", "v3")
+_INCLUDED = ("x1", "x2")
+_COLUMNS = "d.key, d.id, json(d.data), d.revision, d.created_at, d.updated_at"
+_RANGES = ("gt", "gte", "lt", "lte")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One way to the documents: an index with the conditions that seek in it, or none of them.
+
+    `equal_count` fields are fixed to one value each. `is_ordered` says that entries come in the
+    query's order. `sought` are the conditions that need no look any more.
+    """
+
+    index: Index | None
+    sought: tuple[Condition, ...] = ()
+    equal_count: int = 0
+    is_ordered: bool = False
+    by_id: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement to run. `rows_max` bounds what it reads, where that is known."""
+
+    text: str
+    parameters: tuple[Any, ...]
+    access: Access
+    parses_json: bool
+    sort_keys: int
+    rows_max: int | None
+
+
+def find_statement(
+    connection: apsw.Connection, entry: Entry, tenant_id: int, query: Query
+) -> Statement:
+    """The statement for a page: key, the document's members, then the sort keys, limit + 1 rows."""
+    access, rows = choose(connection, entry, tenant_id, query)
+    sql = FilterSql(entry.columns, _entered(access))
+    source, where = _source(sql, entry, tenant_id, access)
+    rest = _rest(query.where, access)
+    if rest.members:
+        where.append(sql.where(rest))
+    filter_parses = sql.parses_json
+    keys = [(sql.sort_key(order.target), order.descending) for order in query.order]
+    keys.append(("e.key" if access.index is not None else "d.key", query.descending))
+    if query.after is not None:
+        where.append(_beyond(sql, keys, query.after))
+    if access.index is not None:
+        source += " CROSS JOIN documents d ON d.key = e.key"
+    order = ", ".join(f"{key} {'DESC' if descending else 'ASC'}" for key, descending in keys)
+    sorted_by = "".join(f", {key}" for key, _ in keys[:-1])
+    text = (
+        f"SELECT {_COLUMNS}{sorted_by} FROM {source} WHERE {' AND '.join(where)}"
+        f" ORDER BY {order} LIMIT {sql.bind(query.limit + 1)}"
+    )
+    if not rest.members and access.is_ordered:
+        rows = query.limit + 1 if rows is None else min(rows, query.limit + 1)
+    return Statement(
+        text,
+        tuple(sql.parameters),
+        access,
+        filter_parses or sql.parses_json,
+        len(keys) - 1,
+        rows,
+    )
+
+
+def count_statement(
+    connection: apsw.Connection, entry: Entry, tenant_id: int, where: Group
+) -> Statement:
+    """The statement for an exact count; of an index's entries alone where they hold enough."""
+    access, rows = choose(connection, entry, tenant_id, Query(where))
+    sql = FilterSql(entry.columns, _entered(access))
+    source, conditions = _source(sql, entry, tenant_id, access)
+    rest = _rest(where, access)
+    if rest.members:
+        conditions.append(sql.where(rest))
+    if access.index is not None and sql.needs_document:
+        source += " CROSS JOIN documents d ON d.key = e.key"
+    text = f"SELECT count(*) FROM {source} WHERE {' AND '.join(conditions)}"
+    return Statement(text, tuple(sql.parameters), access, sql.parses_json, 0, rows)
+
+
+def choose(
+    connection: apsw.Connection, entry: Entry, tenant_id: int, query: Query
+) -> tuple[Access, int | None]:
+    """The way to take, and how many entries it reads at most, where that was counted."""
+    wanted = _conjunction(query.where)
+    by_id = any(c.target.built_in == "id" and c.operator in ("eq", "in") for c in wanted)
+    if by_id:
+        return Access(None, by_id=True), _ids(wanted)
+    ways = [
+        way
+        for index in entry.collection.indexes
+        if index.state == "ready"
+        and ((way := _access(index, wanted, query)).sought or (query.order and way.is_ordered))
+    ]
+    if not ways:
+        first = query.order[0].target if query.order else None
+        return Access(
+            None,
+            is_ordered=not query.order,
+            by_id=first is not None and first.built_in == "id",
+        ), None
+    counted = [(_probe(connection, entry, tenant_id, way), way) for way in ways]
+
+    def cost(counted_way: tuple[int, Access]) -> tuple[int, int, int]:
+        rows, way = counted_way
+        if rows > PROBED_MAX and way.is_ordered:
+            # It may stop at the end of the page, and mostly does.
+            rows = PROBED_MAX
+        return rows, not way.is_ordered, -len(way.sought)
+
+    rows, way = min(counted, key=cost)
+    return way, rows if rows <= PROBED_MAX else None
+
+
+def _access(index: Index, wanted: Sequence[Condition], query: Query) -> Access:
+    sought: list[Condition] = []
+    equal_count = 0
+    is_single = True
+    for name in index.fields:
+        here = [c for c in wanted if c.target.column == name and _seeks(c)]
+        equal = next((c for c in here if c.operator in ("eq", "is") and not c.negated), None)
+        if equal is not None:
+            sought.append(equal)
+            equal_count += 1
+            continue
+        listed = next((c for c in here if c.operator == "in"), None)
+        if listed is not None:
+            sought.append(listed)
+            is_single = False
+            equal_count += 1
+            continue
+        sought += here
+        break
+    return Access(
+        index, tuple(sought), equal_count, is_single and _is_ordered(index, equal_count, query)
+    )
+
+
+def _seeks(condition: Condition) -> bool:
+    """Whether a condition says where in an index to look."""
+    match condition.operator:
+        case "is":
+            # not.is.null is a range; the negations of the others are not.
+            return not condition.negated or condition.value is None
+        case "like":
+            return not condition.negated and not condition.value.startswith("*")
+        case "neq" | "cs":
+            return False
+    return not condition.negated
+
+
+def _is_ordered(index: Index, equal_count: int, query: Query) -> bool:
+    """Whether the entries behind the fixed fields lie in the query's order, or its reverse."""
+    fixed = set(index.fields[:equal_count])
+    orders = [order for order in query.order if order.target.column not in fixed]
+    directions = {order.descending for order in orders} | {query.descending}
+    return (
+        len(directions) == 1
+        and tuple(order.target.column for order in orders) == (index.fields[equal_count:])
+    )
+
+
+def _conjunction(group: Group) -> list[Condition]:
+    """The conditions that every match fulfils."""
+    if group.negated or (group.joint == "or" and len(group.members) > 1):
+        return []
+    found: list[Condition] = []
+    for member in group.members:
+        found += _conjunction(member) if isinstance(member, Group) else [member]
+    return found
+
+
+def _rest(group: Group, access: Access) -> Group:
+    """The filter without what the index's entries fulfil already."""
+    if group.negated or (group.joint == "or" and len(group.members) > 1):
+        return Group("and", (group,))
+    members: list[Condition | Group] = []
+    for member in group.members:
+        if isinstance(member, Group):
+            inner = _rest(member, access)
+            members += [inner] if inner.members else []
+        elif not any(member is sought for sought in access.sought) or member.operator == "like":
+            members.append(member)
+    return Group("and", tuple(members))
+
+
+def _entered(access: Access) -> Mapping[str, str]:
+    if access.index is None:
+        return {}
+    included = zip(access.index.included, _INCLUDED, strict=False)
+    return {**dict(included), **dict(zip(access.index.fields, _VALUES, strict=False))}
+
+
+def _source(sql: FilterSql, entry: Entry, tenant_id: int, access: Access) -> tuple[str, list[str]]:
+    tenant, number = sql.bind(tenant_id), sql.bind(entry.collection.number)
+    if access.index is None:
+        # Without statistics SQLite would guess which of the two begins better.
+        by = "documents_by_id" if access.by_id else "documents_in_order"
+        return f"documents d INDEXED BY {by}", [
+            f"d.tenant_id = {tenant}",
+            f"d.collection_id = {number}",
+        ]
+    where = [f"e.tenant_id = {tenant}", f"e.index_id = {access.index.id}"]
+    names = _entered(access)
+    for condition in access.sought:
+        assert condition.target.column is not None  # an index has no paths
+        where += _seek(sql, f"e.{names[condition.target.column]}", condition)
+    return "document_index_entries e", where
+
+
+def _seek(sql: FilterSql, value: str, condition: Condition) -> list[str]:
+    operand = condition.value
+    match condition.operator:
+        case "eq":
+            return [f"{value} = {sql.bind(operand)}"]
+        case "in":
+            return [f"{value} IN ({', '.join(map(sql.bind, operand))})"]
+        case "is" if condition.negated:
+            return [f"{value} < x''"]
+        case "is":
+            return [f"{value} = {sql.bind(MISSING if operand is None else int(operand))}"]
+        case "like":
+            prefix = operand.partition("*")[0]
+            return [f"{value} >= {sql.bind(prefix)}", f"{value} < {sql.bind(_after(prefix))}"]
+        case "gt" | "gte":
+            mark = ">" if condition.operator == "gt" else ">="
+            return [f"{value} {mark} {sql.bind(operand)}", f"{value} < x''"]
+    mark = "<" if condition.operator == "lt" else "<="
+    return [f"{value} {mark} {sql.bind(operand)}"]
+
+
+def _after(prefix: str) -> str | bytes:
+    """The least value behind all strings with a prefix, in byte order."""
+    letters = list(prefix)
+    while letters:
+        code = ord(letters.pop())
+        if code < 0x10FFFF:
+            following = code + 1 if code != 0xD7FF else 0xE000
+            return "".join(letters) + chr(following)
+    return MISSING
+
+
+def _beyond(sql: FilterSql, keys: Sequence[tuple[str, bool]], after: Sequence[Any]) -> str:
+    """The keyset condition: rows behind a position."""
+    values = [sql.bind(MISSING if value is None else value) for value in after]
+    if len({descending for _, descending in keys}) == 1:
+        mark = "<" if keys[0][1] else ">"
+        if len(keys) == 1:
+            return f"{keys[0][0]} {mark} {values[0]}"
+        return f"({', '.join(key for key, _ in keys)}) {mark} ({', '.join(values)})"
+    ways = []
+    for last, (key, descending) in enumerate(keys):
+        equal = [f"{keys[at][0]} = {values[at]}" for at in range(last)]
+        ways.append(" AND ".join([*equal, f"{key} {'<' if descending else '>'} {values[last]}"]))
+    return f"({' OR '.join(f'({way})' for way in ways)})"
+
+
+def _ids(wanted: Sequence[Condition]) -> int:
+    for condition in wanted:
+        if condition.target.built_in == "id" and condition.operator == "in":
+            return len(condition.value)
+    return 1
+
+
+def _probe(connection: apsw.Connection, entry: Entry, tenant_id: int, access: Access) -> int:
+    """How many entries a way reads, counted no further than PROBED_MAX + 1."""
+    sql = FilterSql(entry.columns, _entered(access))
+    source, where = _source(sql, entry, tenant_id, access)
+    text = (
+        f"SELECT count(*) FROM (SELECT 1 FROM {source} WHERE {' AND '.join(where)}"
+        f" LIMIT {PROBED_MAX + 1})"
+    )
+    (row,) = connection.execute(text, sql.parameters)
+    return int(row[0])
