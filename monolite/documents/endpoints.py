@@ -18,7 +18,7 @@ from monolite.web.answer import Answer, Stream, json_answer, page_answer
 from monolite.web.call import Call
 from monolite.web.cursors import Cursors
 from monolite.web.decoding import query_pairs
-from monolite.web.operation import RAW, Operation
+from monolite.web.operation import ObjectText, Operation
 from monolite.web.pages import Page, PageQuery
 from monolite.web.sse import event_stream, frame
 from monolite.web.timestamps import rfc3339
@@ -118,7 +118,7 @@ def operations(
             "Store a document, or import many",
             e.create,
             {201: DocumentShown, 200: ImportShown},
-            body=RAW,
+            body=ObjectText,
             body_bytes_max=bytes_max,
             streams=(NDJSON,),
             stream_bytes_max=import_bytes_max,
@@ -185,7 +185,7 @@ def operations(
             "Replace a document, or make it",
             e.put,
             {200: DocumentShown, 201: DocumentShown},
-            body=RAW,
+            body=ObjectText,
             body_bytes_max=bytes_max,
             example=example,
         ),
@@ -197,7 +197,7 @@ def operations(
             "Change a document by merge patch (RFC 7396)",
             e.patch,
             {200: DocumentShown},
-            body=RAW,
+            body=ObjectText,
             body_bytes_max=bytes_max,
             example={"title": "Hello again"},
             consumes=("application/merge-patch+json", "application/json"),

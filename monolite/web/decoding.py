@@ -76,13 +76,13 @@ class QueryString:
             return self._empty
         values = query_pairs(query_string)
         given = dict(values)
-        if self._known:
-            for name, count in _counts(values).items():
-                if name not in self._names:
-                    known = ", ".join(sorted(self._names)) or "none"
-                    raise _bad_query(name, f"no such parameter; known here: {known}")
+        for name, count in _counts(values).items():
+            if name in self._names:
                 if count > 1:
                     raise _bad_query(name, "given more than once")
+            elif self._known:
+                known = ", ".join(sorted(self._names)) or "none"
+                raise _bad_query(name, f"no such parameter; known here: {known}")
         return self._convert({name: given[name] for name in given if name in self._names})
 
     def _convert(self, values: dict[str, str]) -> Any:

@@ -38,7 +38,7 @@ from monolite.web.decoding import JsonBody, QueryString
 from monolite.web.idempotency import Idempotency
 from monolite.web.live import LiveConnections
 from monolite.web.measures import Measure
-from monolite.web.operation import LOOPBACK, PUBLIC, RAW, Chunks, Operation
+from monolite.web.operation import LOOPBACK, PUBLIC, RAW, Chunks, ObjectText, Operation
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Barrier = Callable[[], Awaitable[None]]
@@ -95,7 +95,11 @@ class Endpoint:
             else None
         )
         self._reads_whole = operation.body is not None and operation.body is not Chunks
-        self._body = JsonBody(operation.body) if operation.body not in (None, RAW, Chunks) else None
+        self._body = (
+            JsonBody(operation.body)
+            if operation.body not in (None, RAW, ObjectText, Chunks)
+            else None
+        )
         self._streams = frozenset(media.encode() for media in operation.streams)
         self._names = {
             name: re.compile(operation.names.get(name, NAME_PATTERN)).fullmatch

@@ -10,7 +10,7 @@ import msgspec
 from monolite import __version__
 from monolite.names import NAME_PATTERN
 from monolite.web.errors import Problem
-from monolite.web.operation import LOOPBACK, PUBLIC, RAW, Chunks, Operation
+from monolite.web.operation import LOOPBACK, PUBLIC, RAW, Chunks, ObjectText, Operation
 
 _REF = "#/components/schemas/{name}"
 _IDEMPOTENCY = {
@@ -62,7 +62,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
 def _schemas(operations: Sequence[Operation]) -> tuple[dict[Any, Any], dict[str, Any]]:
     kinds: list[Any] = [Problem]
     for operation in operations:
-        if operation.body not in (None, RAW, Chunks):
+        if operation.body not in (None, RAW, ObjectText, Chunks):
             kinds.append(operation.body)
         kinds.extend(kind for kind in operation.answers.values() if kind is not None)
     unique = list({str(kind): kind for kind in kinds}.values())
@@ -128,11 +128,12 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _body(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
-    schema = (
-        {"type": "string", "contentMediaType": operation.consumes[0]}
-        if operation.body in (RAW, Chunks)
-        else schemas[str(operation.body)]
-    )
+    if operation.body is ObjectText:
+        schema: dict[str, Any] = {"type": "object"}
+    elif operation.body in (RAW, Chunks):
+        schema = {"type": "string", "contentMediaType": operation.consumes[0]}
+    else:
+        schema = schemas[str(operation.body)]
     content: dict[str, Any] = {"schema": schema}
     if operation.example is not None:
         content["example"] = operation.example

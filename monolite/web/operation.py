@@ -26,6 +26,10 @@ RAW = bytes
 """The body type of an operation that takes its bytes as they are."""
 
 
+class ObjectText:
+    """The body type of an operation that takes a JSON object's text, and reads it itself."""
+
+
 class Chunks:
     """The body type of an operation that reads its body piece by piece."""
 
@@ -38,12 +42,11 @@ class Operation:
     """A method on a path, and everything that is known of it before it runs.
 
     `scope` is the scope a credential must carry. `query` is a Struct whose fields are the query
-    parameters; an unknown one is refused. `body` is the type that the body is decoded into, `RAW`
-    or `Chunks`, or None for no body. `answers` maps each success status to its body type.
-    `streams` are media types, beside `consumes`, whose body the handler reads piece by piece, up
-    to `stream_bytes_max`; no Idempotency-Key goes with them. `creates` means that an
-    Idempotency-Key is honoured. `names` overrides the pattern of a path
-    parameter. `holds_secret` keeps the answer's secret out of the stored replay.
+    parameters; an unknown one is refused. `body` is the type that the body is decoded into, `RAW`,
+    `ObjectText` or `Chunks`, or None for no body. `answers` maps each success status to its body
+    type. `streams` are media types, beside `consumes`, whose body the handler reads piece by piece,
+    up to `stream_bytes_max`; no Idempotency-Key goes with them. `creates` means that an
+    Idempotency-Key is honoured. `names` overrides the pattern of a path parameter.
     """
 
     id: str
