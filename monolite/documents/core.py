@@ -168,7 +168,9 @@ class Documents:
     async def explain(self, tenant_id: int, collection: str, ask: Ask) -> Explanation:
         """How a list would be answered; NotFound where there is no such collection."""
         defined = await self._defined(tenant_id, collection)
-        query = _query(FilterParser(defined.fields), ask, None)
+        parser = FilterParser(defined.fields)
+        parse_select(ask.select, parser)
+        query = _query(parser, ask, None)
         return await self._engine.explain(tenant_id, defined, query)
 
     async def import_lines(

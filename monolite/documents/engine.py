@@ -20,10 +20,12 @@ from monolite.documents.filters import Group
 from monolite.documents.query import Found, Query
 from monolite.preconditions import Precondition
 
-Also = Callable[[Any, Document], None] | None
-"""What else to do in the same transaction, given the engine's handle and the document."""
+Also = Callable[[Any, Document], Awaitable[None] | None] | None
+"""What else to do in the same transaction, given the engine's handle and the document. What it
+returns is awaited there, over an engine that awaits; over SQLite it returns None.
+"""
 
-AlsoIndex = Callable[[Any, Index], None] | None
+AlsoIndex = Callable[[Any, Index], Awaitable[None] | None] | None
 """The same for an index."""
 
 Validate = Callable[[Collection, str], None]

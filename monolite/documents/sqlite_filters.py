@@ -13,6 +13,7 @@ from monolite.documents.sqlite_columns import json_path, sortable, typed
 MISSING = b""
 """What stands in an index entry for a value that is missing; it sorts last."""
 
+_LITERALS = {None: "null", True: "true", False: "false"}
 _COMPARE = {"eq": "=", "neq": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 
@@ -30,6 +31,7 @@ class FilterSql:
         self.parameters: list[Any] = []
         self.parses_json = False
         self.needs_document = False
+        self._rows = 0
 
     def bind(self, value: Any) -> str:
         """A parameter's mark, numbered, so that it holds wherever the text is put."""
@@ -123,29 +125,24 @@ class FilterSql:
 
     def _contains(self, json: str, wanted: Any) -> str:
         """PostgreSQL's `@>` (8.14.3): of an object its members, of an array any elements."""
-        if isinstance(wanted, dict):
-            parts = [f"json_type({json}) = 'object'"]
-            for key, value in wanted.items():
-                row = (
-                    f"EXISTS (SELECT 1 FROM json_each({json}) m WHERE m.key = {self.bind(key)}"
-                    f" AND {self._row_contains('m', value)})"
-                )
-                parts.append(row)
-            return f"ifnull({' AND '.join(parts)}, 0)"
-        parts = [f"json_type({json}) = 'array'"]
-        for value in wanted:
+        members = wanted.items() if isinstance(wanted, dict) else ((None, w) for w in wanted)
+        parts = [f"json_type({json}) = '{'object' if isinstance(wanted, dict) else 'array'}'"]
+        for key, value in members:
+            self._rows += 1
+            row = f"m{self._rows}"
+            at_key = "" if key is None else f"{row}.key = {self.bind(key)} AND "
             parts.append(
-                f"EXISTS (SELECT 1 FROM json_each({json}) m WHERE {self._row_contains('m', value)})"
+                f"EXISTS (SELECT 1 FROM json_each({json}) {row}"
+                f" WHERE {at_key}{self._row_contains(row, value)})"
             )
         return f"ifnull({' AND '.join(parts)}, 0)"
 
     def _row_contains(self, row: str, wanted: Any) -> str:
         if isinstance(wanted, dict | list):
-            return self._contains(
-                f"CASE WHEN {row}.type IN ('object', 'array') THEN {row}.value END", wanted
-            )
+            nested = f"CASE WHEN {row}.type IN ('object', 'array') THEN {row}.value END"
+            return self._contains(nested, wanted)
         if wanted is None or isinstance(wanted, bool):
-            return f"{row}.type = '{ {None: 'null', True: 'true', False: 'false'}[wanted] }'"
+            return f"{row}.type = '{_LITERALS[wanted]}'"
         types = "('text')" if isinstance(wanted, str) else "('integer', 'real')"
         return f"{row}.type IN {types} AND {row}.value = {self.bind(wanted)}"
 

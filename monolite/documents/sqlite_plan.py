@@ -224,13 +224,13 @@ def _entered(access: Access) -> Mapping[str, str]:
 
 
 def _source(sql: FilterSql, entry: Entry, tenant_id: int, access: Access) -> tuple[str, list[str]]:
-    tenant, number = sql.bind(tenant_id), sql.bind(entry.collection.number)
+    tenant = sql.bind(tenant_id)
     if access.index is None:
         # Without statistics SQLite would guess which of the two begins better.
         by = "documents_by_id" if access.by_id else "documents_in_order"
         return f"documents d INDEXED BY {by}", [
             f"d.tenant_id = {tenant}",
-            f"d.collection_id = {number}",
+            f"d.collection_id = {sql.bind(entry.collection.number)}",
         ]
     where = [f"e.tenant_id = {tenant}", f"e.index_id = {access.index.id}"]
     names = _entered(access)
