@@ -40,6 +40,14 @@ class StorageUnavailable(StorageError):
     """The device failed, another process holds the file, or the server is closing."""
 
 
+class DatabaseUnavailable(StorageUnavailable):
+    """PostgreSQL can't be reached or can't serve now. Try again after `retry_after_s`."""
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class ReadDeadline(StorageError):
     """A read was interrupted at its deadline; the connection stays usable."""
 

@@ -35,6 +35,7 @@ class Authenticator:
         # Keyed by the header: Python compares bytes only where their keyed 64-bit hashes are
         # equal, so the look-up's time tells nothing of a secret.
         self._remembered: dict[bytes, Principal] = {}
+        self._changes_count = 0
         self._windows: dict[str, RateWindow] = {}
 
     def remembered(self, authorization: bytes | None) -> Principal | None:
@@ -50,6 +51,7 @@ class Authenticator:
 
     def forget(self) -> None:
         """Something about a key or tenant changed: verify everything anew."""
+        self._changes_count += 1
         self._remembered.clear()
 
     async def authenticate(self, authorization: bytes | None) -> Principal:
@@ -64,10 +66,14 @@ class Authenticator:
         text = text.strip()
         if scheme.lower() != "bearer" or not text:
             raise Unauthenticated("The scheme is Bearer: Authorization: Bearer mk_...")
+        changes_count = self._changes_count
         if text.startswith(credentials.PREFIX):
             principal = await self._by_key(text)
         else:
             principal = await self._by_token(text)
+        if changes_count != self._changes_count:
+            # What was read may be older than the change: good for this request alone.
+            return principal
         if len(self._remembered) >= _REMEMBERED_COUNT_MAX:
             self._remembered.clear()
         self._remembered[authorization] = principal

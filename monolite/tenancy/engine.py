@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -42,8 +42,10 @@ class Usage(msgspec.Struct, frozen=True):
     bytes: int
 
 
-Also = Callable[[Any, Any], None] | None
-"""What else to do in the same transaction, given the engine's handle and the verb's result."""
+Also = Callable[[Any, Any], Awaitable[None] | None] | None
+"""What else to do in the same transaction, given the engine's handle and the verb's result. What it
+returns is awaited there, over an engine that awaits; over SQLite it returns None.
+"""
 
 
 class TenancyEngine(Protocol):

@@ -31,12 +31,16 @@ class InstallationFacts(Protocol):
         """Store a fact."""
         ...
 
+    async def claim_fact(self, name: str, value: str) -> str:
+        """Store a fact unless there is one; returns the one that is there."""
+        ...
+
     async def forget_keys(self) -> int:
         """Drop every key, since none can be verified any more; returns how many."""
         ...
 
     async def store_operator_key(self, key: Key) -> None:
-        """Store the operator's key in place of the former one of that name."""
+        """Store the operator's key in place of the former one of this data directory."""
         ...
 
 
@@ -90,11 +94,19 @@ async def settle_secret(
                 "`monolite secret rotate`."
             )
         return await rotate_secret(directory, facts)
+    was_given = secret is not None
     secret = secret or RootSecret.new()
     if _read(directory.root_secret) is None:
         write_private(directory.root_secret, secret.text().encode() + b"\n")
     if known is None:
-        await facts.set_fact(FINGERPRINT, secret.fingerprint())
+        held = await facts.claim_fact(FINGERPRINT, secret.fingerprint())
+        if held != secret.fingerprint():
+            if not was_given:
+                directory.root_secret.unlink()
+            raise SecretMismatch(
+                "Another server has just made this database's root secret. Give all of them the "
+                "same one with MONOLITE_ROOT_SECRET."
+            )
     return secret
 
 

@@ -34,6 +34,16 @@ class SqliteInstallationFacts:
 
         await self._writer.submit(work)
 
+    async def claim_fact(self, name: str, value: str) -> str:
+        def work(connection: apsw.Connection) -> str:
+            connection.execute("INSERT OR IGNORE INTO installation VALUES (?, ?)", (name, value))
+            held: str = connection.execute(
+                "SELECT value FROM installation WHERE name = ?", (name,)
+            ).get
+            return held
+
+        return await self._writer.submit(work)
+
     async def forget_keys(self) -> int:
         def work(connection: apsw.Connection) -> int:
             gone = connection.execute("DELETE FROM keys RETURNING tenant_id").fetchall()

@@ -112,10 +112,13 @@ class Call:
         header = self.header(b"if-none-match")
         return header is not None and not_modified(header, etag)
 
-    def companion(self, answer: Callable[[Any], Answer]) -> Callable[[Any, Any], None] | None:
+    def companion(
+        self, answer: Callable[[Any], Answer]
+    ) -> Callable[[Any, Any], Awaitable[None] | None] | None:
         """What a creating write runs in its own transaction, given the engine's handle and result.
 
         It stores the answer under the Idempotency-Key, so that effect and answer are one commit.
+        Where it answers something, as it does over PostgreSQL, that is awaited before the commit.
         None where the caller gave no key.
         """
         once = self.once

@@ -12,6 +12,7 @@ same key. An answer over 64 KiB is remembered without its body.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable
 from typing import Any, Protocol
 
 import msgspec
@@ -54,8 +55,11 @@ class IdempotencyEngine(Protocol):
         key: str,
         answer: StoredAnswer,
         expires_at_ms: int,
-    ) -> None:
-        """Store it in the engine's open transaction."""
+    ) -> Awaitable[None] | None:
+        """Store it in the engine's open transaction; what it returns is awaited there.
+
+        Raises Conflict (`idempotency_in_progress`) where another server has stored one.
+        """
         ...
 
     async def purge(self, now_ms: int, count_max: int) -> int:
@@ -81,10 +85,10 @@ class Once:
             digest.update(len(part).to_bytes(8) + part)
         self.fingerprint = digest.digest()
 
-    def record(self, transaction: Any, answer: Answer) -> None:
+    def record(self, transaction: Any, answer: Answer) -> Awaitable[None] | None:
         """Store the answer beside the effect, in the transaction that makes it."""
         body = answer.stored_body
-        self._engine.record(
+        return self._engine.record(
             transaction,
             self._principal.tenant_id,
             self._principal.identity,

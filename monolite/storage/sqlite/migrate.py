@@ -26,8 +26,9 @@ from monolite.storage.errors import (
     from_apsw,
     from_os_error,
 )
+from monolite.storage.migrations import Migration
 from monolite.storage.sqlite.integrity import examine
-from monolite.storage.sqlite.schema import Migration, Schema
+from monolite.storage.sqlite.schema import Schema
 from monolite.storage.sqlite.transaction import immediate
 
 RECORD_TABLE = """
