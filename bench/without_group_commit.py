@@ -8,11 +8,11 @@ from __future__ import annotations
 import sys
 from functools import partial
 
-from monolite import assembly
+from monolite import assembly_sqlite
 from monolite.cli.main import main
 from monolite.storage.sqlite.writer import Writer
 
 if __name__ == "__main__":
     # The product has no such setting: nobody should run like this.
-    vars(assembly)["Writer"] = partial(Writer, group_commit=False)
+    vars(assembly_sqlite)["Writer"] = partial(Writer, group_commit=False)
     sys.exit(main(sys.argv[1:]))

@@ -88,6 +88,12 @@ def _replica(value: str) -> str:
     return value.rstrip("/")
 
 
+def _database(value: str) -> str:
+    if not re.match(r"postgres(ql)?://[^\s]+\Z", value):
+        raise ValueError("takes postgresql://user:password@host:5432/database")
+    return value
+
+
 def _of(
     env: str, read: Callable[[str], Any], doc: str, default: Any, *, secret: bool = False
 ) -> Any:
@@ -128,6 +134,19 @@ class Settings:
         "the root secret, for a machine that was restored; else DATA/root.secret",
         None,
         secret=True,
+    )
+    database_url: str | None = _of(
+        "MONOLITE_DATABASE_URL",
+        _database,
+        "PostgreSQL 16 or later in place of the embedded database: postgresql://...",
+        None,
+        secret=True,
+    )
+    database_connection_count_max: int = _of(
+        "MONOLITE_DATABASE_CONNECTIONS",
+        _positive,
+        "connections to PostgreSQL that this server opens at most",
+        16,
     )
     replica_url: str | None = _of(
         "MONOLITE_REPLICA_URL", _replica, "where Litestream replicates to: s3://bucket/prefix", None
@@ -245,7 +264,13 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str] = os.en
         value = _find(one.name, flags, environment, table)
         if value is not _UNSET:
             found[one.name] = value
-    return Settings(**found)
+    settings = Settings(**found)
+    if settings.database_url is not None and settings.replica_url is not None:
+        raise BadSetting(
+            "MONOLITE_DATABASE_URL and MONOLITE_REPLICA_URL are both set. Litestream replicates "
+            "the SQLite file alone, and PostgreSQL has its own backups: unset one of the two"
+        )
+    return settings
 
 
 _UNSET: Any = object()

@@ -85,15 +85,14 @@ def write_threshold(setting: float | None, capacity: float | None) -> float:
     return CAPACITY_FRACTION * capacity if capacity is not None else SEED_WRITES_PER_SECOND
 
 
-def figures(
+def sqlite_figures(
     *,
     writes_per_second: Callable[[], float],
     write_threshold: Callable[[], float],
     database_bytes: Callable[[], float],
     read_p99_ms: Callable[[], float],
 ) -> list[Figure]:
-    """The triggers of what this release serves. Subsystems to come add theirs here."""
-    nothing = lambda: 0.0  # noqa: E731
+    """The triggers over SQLite."""
     return [
         Figure(
             "writes_per_second",
@@ -120,6 +119,42 @@ def figures(
             "Reads wait for scans or for the disk. Look for a missing index, give the box memory, "
             "or move to PostgreSQL with read replicas.",
         ),
+        *_shared_figures(),
+    ]
+
+
+def postgres_figures(
+    *,
+    connections: Callable[[], float],
+    connection_count_max: int,
+    read_p99_ms: Callable[[], float],
+) -> list[Figure]:
+    """The triggers over PostgreSQL: the move that SQLite's advise is made."""
+    return [
+        Figure(
+            "database_connections",
+            "connections at work",
+            connections,
+            lambda: connection_count_max,
+            "Requests queue for a connection. Look for slow statements, then raise "
+            "MONOLITE_DATABASE_CONNECTIONS, or start another server on the same database.",
+        ),
+        Figure(
+            "read_p99_ms",
+            "ms",
+            read_p99_ms,
+            lambda: READ_P99_MS,
+            "Reads wait for scans, for the disk or for the network. Look for a missing index, or "
+            "give PostgreSQL more memory.",
+        ),
+        *_shared_figures(),
+    ]
+
+
+def _shared_figures() -> list[Figure]:
+    """Those of subsystems to come, the same over every database."""
+    nothing = lambda: 0.0  # noqa: E731
+    return [
         Figure(
             "events_per_second",
             "events/s",

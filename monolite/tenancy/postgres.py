@@ -250,9 +250,9 @@ async def insert_key(connection: Any, key: Key) -> None:
         raise Invalid(f"#/name: {why}", [FieldError("#/name", why)])
     stored = await connection.fetchval(
         # Of a tenant that is being deleted, nothing may be left behind; the operator has no row.
-        f"INSERT INTO keys ({_KEY}) SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10"  # noqa: S608
-        " WHERE $2 = 0 OR EXISTS (SELECT FROM tenants WHERE number = $2 AND state = 'active'"
-        " FOR KEY SHARE) RETURNING id",
+        f"INSERT INTO keys ({_KEY}) SELECT $1, $2::bigint, $3, $4, $5, $6, $7, $8, $9, $10"  # noqa: S608
+        " WHERE $2::bigint = 0 OR EXISTS (SELECT FROM tenants WHERE number = $2::bigint"
+        " AND state = 'active' FOR KEY SHARE) RETURNING id",
         key.id,
         key.tenant_number,
         key.name,

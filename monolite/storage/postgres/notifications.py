@@ -7,8 +7,8 @@
 
 PostgreSQL delivers a notification once its transaction has committed, in the order of commits, to
 every session that listens, the sender's own server included. A receiver that was not connected gets
-nothing, so `on_gap` is called when the connection is lost and again once it listens anew: whatever
-was remembered may be out of date by then. https://www.postgresql.org/docs/16/sql-notify.html
+nothing, so `on_gap` is called once it listens, when the connection is lost, and once it listens
+anew: whatever was remembered may be out of date by then. https://www.postgresql.org/docs/16/sql-notify.html
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Notifications:
                 await connection.add_listener(channel, self._received)
             if self.reconnects_total:
                 log.info("notifications are received again")
-                self._tell_gap()
+            self._tell_gap()
             self._listening.set()
             while not closed.is_set():
                 try:

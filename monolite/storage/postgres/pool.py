@@ -93,6 +93,7 @@ class Pool:
         """
         async with self.dedicated() as connection:
             version = connection.get_server_version()
+            shown = await connection.fetchval("SHOW server_version")
             encoding = await connection.fetchval("SHOW server_encoding")
         if version.major < VERSION_MIN:
             raise StorageUnavailable(
@@ -105,7 +106,7 @@ class Pool:
                 "`createdb --encoding=UTF8 --template=template0` and name it in "
                 "MONOLITE_DATABASE_URL"
             )
-        self.version = f"{version.major}.{version.minor}"
+        self.version = shown.split()[0]
         self._pool = await asyncpg.create_pool(
             self.url,
             min_size=0,

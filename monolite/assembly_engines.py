@@ -1,0 +1,121 @@
+"""What the assembly needs of a database: one engine a subsystem, and what the operator sees of it.
+
+assembly_sqlite.py and assembly_postgres.py each make one; nothing beyond them knows which it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from monolite.documents.engine import DocumentEngine
+from monolite.operator.health import Check
+from monolite.operator.triggers import Figure
+from monolite.tenancy.engine import TenancyEngine
+from monolite.tenancy.installation import InstallationFacts
+from monolite.tenancy.news import KeyNews
+from monolite.tenancy.portability import ArchiveEngine
+from monolite.web.idempotency import IdempotencyEngine
+
+Measures = dict[str, tuple[str, float]]
+"""Prometheus' help text and value by metric."""
+
+Repeat = Callable[[Callable[[], Awaitable[None]], float], None]
+"""Runs work again and again, every so many seconds, until the installation closes."""
+
+
+class KeptDocuments(DocumentEngine, Protocol):
+    """A DocumentEngine that also does what it has put off. Of several servers on one database each
+    calls all of these; the engine sees to it that only one works.
+    """
+
+    work_waits: asyncio.Event
+
+    async def upkeep(self) -> bool:
+        """Work off a slice; whether more is left. `work_waits` is set when there is some."""
+        ...
+
+    async def flush_usage(self) -> None:
+        """Write down the counted uses of indexes."""
+        ...
+
+    async def expire_changes(self) -> None:
+        """Drop changes that are older than they are kept."""
+        ...
+
+
+class Engines(Protocol):
+    """An open database. `documents` is None in a release whose engine of it is still to come."""
+
+    @property
+    def tenancy(self) -> TenancyEngine:
+        """Tenants and keys."""
+        ...
+
+    @property
+    def facts(self) -> InstallationFacts:
+        """What the database knows of its installation."""
+        ...
+
+    @property
+    def idempotency(self) -> IdempotencyEngine:
+        """Remembered answers."""
+        ...
+
+    @property
+    def archives(self) -> ArchiveEngine:
+        """All rows of a tenant."""
+        ...
+
+    @property
+    def documents(self) -> KeptDocuments | None:
+        """Documents."""
+        ...
+
+    async def begin(self, news: KeyNews) -> None:
+        """The root secret has been settled: from here on rows are written.
+
+        `news` is what hears of keys and tenants that other servers change.
+        """
+        ...
+
+    async def start_serving(self, repeat: Repeat) -> None:
+        """Begin what a serving process does beside serving."""
+        ...
+
+    async def close(self) -> None:
+        """Commit what was accepted and let go of the database."""
+        ...
+
+    async def barrier(self) -> None:
+        """Come back when every commit so far is on a second machine."""
+        ...
+
+    async def drill(self) -> dict[str, Any]:
+        """Restore the replica somewhere and compare."""
+        ...
+
+    def checks(self) -> Mapping[str, Callable[[], Check]]:
+        """What must be in order before traffic should come."""
+        ...
+
+    def figures(self) -> list[Figure]:
+        """The triggers' figures."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """The engine for the operator's status."""
+        ...
+
+    def replication(self) -> dict[str, Any]:
+        """Replication for the operator's status."""
+        ...
+
+    def gauges(self) -> Measures:
+        """What goes up and down."""
+        ...
+
+    def counters(self) -> Measures:
+        """What only goes up."""
+        ...

@@ -1,0 +1,204 @@
+"""The engines that several servers share: one PostgreSQL database."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from monolite.assembly_engines import KeptDocuments, Measures, Repeat
+from monolite.clock import Clock
+from monolite.documents.usage import Usage
+from monolite.documents.validation import SchemaChecks
+from monolite.errors import Malformed
+from monolite.operator import triggers
+from monolite.operator.health import Check
+from monolite.settings import Settings
+from monolite.storage.data_directory import DataDirectory
+from monolite.storage.postgres.migrate import MigrationReport, migrate, shipped_migrations
+from monolite.storage.postgres.notifications import Notifications
+from monolite.storage.postgres.pool import Pool
+from monolite.tenancy.installation_postgres import PostgresInstallationFacts
+from monolite.tenancy.news import KeyNews
+from monolite.tenancy.portability_postgres import Archive, PostgresArchiveEngine
+from monolite.tenancy.postgres import CHANNEL, PostgresTenancyEngine, ReadUsage
+from monolite.web.idempotency_postgres import TENANT_TABLES as IDEMPOTENCY_TABLES
+from monolite.web.idempotency_postgres import PostgresIdempotencyEngine
+
+log = logging.getLogger("monolite")
+
+_SIZE_INTERVAL_S = 60.0
+"""How often PostgreSQL is asked how large the database is."""
+
+
+class PostgresEngines:
+    """Everything in the schema `monolite` of one database; made by `open_engines`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        directory: DataDirectory,
+        clock: Clock,
+        pool: Pool,
+        migration: MigrationReport,
+    ) -> None:
+        self._pool = pool
+        self._migration = migration
+        self._database_bytes = 0
+        self._news: KeyNews | None = None
+        self.notifications = Notifications(pool)
+        self.facts = PostgresInstallationFacts(
+            pool, f"{socket.gethostname()}:{directory.path.resolve()}"
+        )
+        self.idempotency = PostgresIdempotencyEngine(pool)
+        self.documents, tables, read_usage, archives = _documents(
+            settings, clock, pool, self.notifications
+        )
+        self.tenancy = PostgresTenancyEngine(pool, (*tables, *IDEMPOTENCY_TABLES), read_usage)
+        self.archives = PostgresArchiveEngine(pool, archives)
+
+    # ── Its life ───────────────────────────────────────────────────────────────────────────────
+
+    async def begin(self, news: KeyNews) -> None:
+        self._news = news
+        self.notifications.listen(CHANNEL, news.heard, news.missed)
+        await self._measure()
+
+    async def start_serving(self, repeat: Repeat) -> None:
+        await self.notifications.start()
+        repeat(self._measure, _SIZE_INTERVAL_S)
+
+    async def close(self) -> None:
+        await self.notifications.close()
+        if self._news is not None:
+            self._news.stop()
+        await self.tenancy.close()
+        await self._pool.close()
+
+    async def _measure(self) -> None:
+        self._database_bytes = await self._pool.fetchval(
+            "SELECT pg_database_size(current_database())"
+        )
+
+    # ── Replication ────────────────────────────────────────────────────────────────────────────
+
+    async def barrier(self) -> None:
+        raise _no_replica()
+
+    async def drill(self) -> dict[str, Any]:
+        raise _no_replica()
+
+    # ── What the operator sees ─────────────────────────────────────────────────────────────────
+
+    def checks(self) -> Mapping[str, Callable[[], Check]]:
+        return {"schema": self._check_schema, "database": self._check_database}
+
+    def _check_schema(self) -> Check:
+        return Check(True, f"schema version {self._migration.version_after}")
+
+    def _check_database(self) -> Check:
+        if not self.notifications.is_connected:
+            return Check(False, "PostgreSQL does not answer; see its log")
+        stats = self._pool.stats()
+        busy = stats.connection_count - stats.idle_count
+        return Check(True, f"{busy} of {stats.connection_count_max} connections are at work")
+
+    def figures(self) -> list[triggers.Figure]:
+        return triggers.postgres_figures(
+            connections=lambda: self._pool.stats().connection_count - self._pool.stats().idle_count,
+            connection_count_max=self._pool.stats().connection_count_max,
+            read_p99_ms=lambda: self._pool.stats().read_p99_s * 1000,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        stats = self._pool.stats()
+        return {
+            "name": "postgresql",
+            "version": self._pool.version,
+            "schema_version": self._migration.version_after,
+            "database_bytes": self._database_bytes,
+            "connected": self.notifications.is_connected,
+            "connection_count": stats.connection_count,
+            "connection_count_max": stats.connection_count_max,
+            "idle_connection_count": stats.idle_count,
+            "transactions_total": stats.transactions_total,
+            "transaction_retries_total": stats.retries_total,
+            "failures_total": stats.failures_total,
+        }
+
+    def replication(self) -> dict[str, Any]:
+        return {"state": "not configured", "detail": "PostgreSQL has its own"}
+
+    def gauges(self) -> Measures:
+        stats = self._pool.stats()
+        return {
+            "database_up": ("PostgreSQL answers.", float(self.notifications.is_connected)),
+            "database_bytes": ("Size of the database.", self._database_bytes),
+            "database_connections": ("Open connections.", stats.connection_count),
+            "database_connections_idle": ("Those that wait for work.", stats.idle_count),
+            "read_p99_seconds": ("Statements, 99th percentile.", stats.read_p99_s),
+        }
+
+    def counters(self) -> Measures:
+        stats = self._pool.stats()
+        return {
+            "writes": ("Transactions committed.", stats.transactions_total),
+            "transaction_retries": ("Run again, for others' sake.", stats.retries_total),
+            "database_failures": ("Failures of PostgreSQL.", stats.failures_total),
+            "read_deadlines": ("Statements broken off.", stats.deadlines_total),
+            "notification_reconnects": (
+                "The listening connection was made anew.",
+                self.notifications.reconnects_total,
+            ),
+        }
+
+
+async def open_engines(
+    settings: Settings, directory: DataDirectory, clock: Clock
+) -> PostgresEngines:
+    """Connect and migrate. Raises StorageError where the database can't be used."""
+    assert settings.database_url is not None  # callers look first
+    pool = Pool(settings.database_url, connection_count_max=settings.database_connection_count_max)
+    await pool.open()
+    try:
+        report = await migrate(pool, migrations=shipped_migrations(), now_ms=clock.now_ms())
+        return PostgresEngines(settings, directory, clock, pool, report)
+    except BaseException:
+        await pool.close()
+        raise
+
+
+def _documents(
+    settings: Settings, clock: Clock, pool: Pool, notifications: Notifications
+) -> tuple[KeptDocuments | None, tuple[str, ...], ReadUsage, list[Archive]]:
+    """Documents' engine, its tables, its counts by tenant, its archive."""
+    if find_spec("monolite.documents.postgres") is None:
+        return None, (), _no_usage, []
+    from importlib import import_module
+
+    postgres: Any = import_module("monolite.documents.postgres")
+    archive: Any = import_module("monolite.documents.postgres_archive")
+    engine = postgres.PostgresDocumentEngine(
+        pool,
+        notifications,
+        validate=SchemaChecks(),
+        usage=Usage(),
+        now_ms=clock.now_ms,
+        deadline_s=settings.query_deadline_s,
+        changes_retention_s=settings.changes_retention_s,
+    )
+    tables: tuple[str, ...] = postgres.TENANT_TABLES
+    return engine, tables, engine.tenant_usage, [archive.PostgresDocumentArchive(engine)]
+
+
+async def _no_usage(tenant_numbers: Sequence[int]) -> dict[int, tuple[int, int]]:
+    return {}
+
+
+def _no_replica() -> Malformed:
+    return Malformed(
+        "PostgreSQL has its own replication and backups; Litestream's is of SQLite alone.",
+        code="no_replica",
+    )
