@@ -256,16 +256,22 @@ class Installation:
 
     # ── Its life ───────────────────────────────────────────────────────────────────────────────
 
-    def run_in_background(self, work: Callable[[], Awaitable[None]], every_s: float) -> None:
-        """Repeat `work` until the installation closes; a failure is logged and tried again."""
+    def run_in_background(
+        self, work: Callable[[], Awaitable[None]], every_s: float, *, at_once: bool = False
+    ) -> None:
+        """Repeat `work` until the installation closes, first after `every_s` or `at_once`; a
+        failure is logged and tried again.
+        """
 
         async def repeat() -> None:
-            while True:
+            if not at_once:
                 await asyncio.sleep(every_s)
+            while True:
                 try:
                     await work()
                 except Exception:
                     log.exception("background work failed")
+                await asyncio.sleep(every_s)
 
         self._tasks.append(asyncio.get_running_loop().create_task(repeat()))
 
@@ -281,7 +287,8 @@ class Installation:
         documents = self.engines.documents
         if documents is not None:
             self.run_in_background(documents.flush_usage, _USAGE_INTERVAL_S)
-            self.run_in_background(documents.expire_changes, _EXPIRY_INTERVAL_S)
+            # At once, since a server may never live as long as the interval.
+            self.run_in_background(documents.expire_changes, _EXPIRY_INTERVAL_S, at_once=True)
             self._tasks.append(asyncio.get_running_loop().create_task(_keep_up(documents)))
 
     async def _write_usage(self) -> None:

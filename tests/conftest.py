@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
+from tests.postgres_server import PostgresServer, running_postgres
 from tests.server_process import ServerProcess, Tenant, running_server
 
 
@@ -14,6 +15,13 @@ from tests.server_process import ServerProcess, Tenant, running_server
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     data = tmp_path_factory.mktemp("server") / "data"
     with running_server(data, MONOLITE_LOG_REQUESTS="on") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One PostgreSQL for the whole session; each test takes a database of its own from it."""
+    with running_postgres() as running:
         yield running
 
 

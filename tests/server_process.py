@@ -160,7 +160,7 @@ def running_server(data: Path, **settings: str) -> Iterator[ServerProcess]:
 
 
 class Tenant:
-    """A tenant of its own for one test, with a client that has all its scopes."""
+    """A tenant of its own for one test, with a client that has all its scopes, to be closed."""
 
     def __init__(self, server: ServerProcess) -> None:
         self.server = server
@@ -170,6 +170,12 @@ class Tenant:
         made.raise_for_status()
         self.key: str = made.json()["key"]
         self.client = server.client(self.key)
+
+    def __enter__(self) -> Tenant:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
 
     def key_with(self, *scopes: str, **fields: Any) -> tuple[str, str]:
         """A new key as (id, text)."""

@@ -221,13 +221,13 @@ class Documents:
     # ── Changes ────────────────────────────────────────────────────────────────────────────────
 
     async def follow(
-        self, tenant_id: int, collection: str, after: str | None
+        self, tenant_id: int, collection: str, after: str | None, pointer: str
     ) -> AsyncGenerator[Change, None]:
         """The changes beyond a position, then each new one as it is committed.
 
         From now on where `after` is None. Raises NotFound where there is no collection, Invalid
-        for what is not a position, Gone (`changes_expired`) for one that is too old; ends when the
-        collection is deleted.
+        at `pointer` for what is not a position, Gone (`changes_expired`) for one that the log
+        can't go on from; ends when the collection is deleted.
         """
         defined = await self._defined(tenant_id, collection)
         if after is None:
@@ -235,7 +235,11 @@ class Documents:
         else:
             position = after
             # Refused here, before the stream has begun to answer.
-            await self._engine.changes(tenant_id, defined, position, 1)
+            try:
+                await self._engine.changes(tenant_id, defined, position, 1)
+            except ValueError:
+                why = "not the id of one of this feed's events"
+                raise Invalid(f"{pointer}: {why}", [FieldError(pointer, why)]) from None
         return self._changes(tenant_id, defined, position)
 
     async def _changes(

@@ -267,8 +267,12 @@ class _Endpoints:
         return json_answer(explanation)
 
     async def changes(self, call: Call) -> Stream:
-        since = call.header(b"last-event-id") or call.query.since
-        found = await self._documents.follow(call.tenant_id, call.params["collection"], since)
+        since, pointer = call.header(b"last-event-id"), "Last-Event-ID"
+        if not since:
+            since, pointer = call.query.since, "?since"
+        found = await self._documents.follow(
+            call.tenant_id, call.params["collection"], since, pointer
+        )
         return event_stream(_events(found))
 
     async def get(self, call: Call) -> Answer:

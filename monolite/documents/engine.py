@@ -166,7 +166,8 @@ class DocumentEngine(Protocol):
     ) -> Sequence[Change]:
         """Committed changes beyond a position, in order, none ever skipped.
 
-        Raises Gone (`changes_expired`) where changes beyond it were dropped from the log.
+        Raises ValueError for what is no position, Gone (`changes_expired`) where changes beyond it
+        were dropped from the log, or it lies beyond the newest: the database was restored.
         """
         ...
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import apsw
 import msgspec
 
+from monolite.documents.changes import changes_expired, position
 from monolite.documents.collection import (
     Change,
     Collection,
@@ -37,7 +38,7 @@ from monolite.documents.sqlite_plan import (
 from monolite.documents.sqlite_upkeep import is_work_left, work_a_slice
 from monolite.documents.sqlite_usage import read_usage, write_usage
 from monolite.documents.usage import Key, Usage
-from monolite.errors import DomainError, FieldError, Gone, Invalid, Malformed, NotFound
+from monolite.errors import DomainError, FieldError, Invalid, Malformed, NotFound
 from monolite.preconditions import Precondition
 from monolite.storage.errors import ReadDeadline
 from monolite.storage.sqlite.readers import Readers
@@ -414,13 +415,12 @@ class SqliteDocumentEngine:
     async def changes(
         self, tenant_id: int, collection: Collection, after: str, limit: int
     ) -> Sequence[Change]:
-        found = changes_after(self._readers.inline, tenant_id, collection.number, int(after), limit)
-        if found is None:
-            raise Gone(
-                "Changes behind this id are no longer in the log: list the documents again, then"
-                " follow from now on.",
-                code="changes_expired",
-            )
+        number = position(after)
+        found = changes_after(self._readers.inline, tenant_id, collection.number, number, limit)
+        if found is None or (
+            not found and number > int(await self.last_change(tenant_id, collection))
+        ):
+            raise changes_expired()
         return found
 
     @contextmanager
