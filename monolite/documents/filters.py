@@ -98,6 +98,13 @@ def conditions(group: Group) -> list[Condition]:
     return found
 
 
+def kind_of(value: Any) -> Kind:
+    """The kind that an operand compares with."""
+    if isinstance(value, bool):
+        return "boolean"
+    return "string" if isinstance(value, str) else "number"
+
+
 class FilterParser:
     """Reads filters against one collection's promoted fields."""
 
@@ -121,6 +128,8 @@ class FilterParser:
             pointer = f"?{name}"
             if len(value) > OPERAND_CHARACTERS_MAX:
                 _refuse(pointer, f"longer than {OPERAND_CHARACTERS_MAX} characters")
+            if "\x00" in value:
+                _refuse(pointer, "U+0000 is in no document")
             joint = name.removeprefix("not.")
             if joint in ("or", "and"):
                 members.append(self._group(joint, value, pointer, name != joint, 1))
@@ -249,6 +258,8 @@ def _contained(target: Target, operator: str, text: str, pointer: str) -> Any:
         value = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         _refuse(pointer, 'cs takes {a,b}, or JSON as in cs.["a"] or cs.{"k":1}')
+    if "\\u0000" in text:
+        _refuse(pointer, "U+0000 is in no document")
     if not isinstance(value, list | dict):
         _refuse(pointer, 'cs takes an array or an object, as in cs.{a,b} or cs.{"k":1}')
     if _leaves(value) > VALUES_MAX:

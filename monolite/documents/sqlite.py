@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import apsw
 import msgspec
 
+from monolite.documents.access import shape
 from monolite.documents.changes import changes_expired, position
 from monolite.documents.collection import (
     Change,
@@ -25,6 +26,7 @@ from monolite.documents.document import Document
 from monolite.documents.engine import Also, AlsoIndex, Validate
 from monolite.documents.filters import Group, conditions
 from monolite.documents.query import Found, Query
+from monolite.documents.slow import too_slow
 from monolite.documents.sqlite_catalog import Catalog, Entry, insert_collection
 from monolite.documents.sqlite_changes import changes_after, expire_changes, keep_version
 from monolite.documents.sqlite_definitions import create_index, define, drop_index, hide
@@ -38,7 +40,7 @@ from monolite.documents.sqlite_plan import (
 from monolite.documents.sqlite_upkeep import is_work_left, work_a_slice
 from monolite.documents.sqlite_usage import read_usage, write_usage
 from monolite.documents.usage import Key, Usage
-from monolite.errors import DomainError, FieldError, Invalid, Malformed, NotFound
+from monolite.errors import DomainError, Malformed, NotFound
 from monolite.preconditions import Precondition
 from monolite.storage.errors import ReadDeadline
 from monolite.storage.sqlite.readers import Readers
@@ -258,7 +260,7 @@ class SqliteDocumentEngine:
                 if not query.where.members and not query.order:
                     raise
                 self._count(tenant_id, entry, statement, query, self._monotonic() - started)
-                raise _too_slow(statement, query) from None
+                raise too_slow(query, statement.access.sought) from None
         self._count(tenant_id, entry, statement, query, self._monotonic() - started)
         return rows
 
@@ -274,9 +276,9 @@ class SqliteDocumentEngine:
             if condition.target.field is not None:
                 add(Key(tenant_id, number, "filter", condition.target.field.name), now_ms)
         if statement.parses_json or (index is None and query.order):
-            shape = _shape(query)
-            if shape:
-                name = msgspec.json.encode(shape).decode()
+            wanted_shape = shape(query)
+            if wanted_shape:
+                name = msgspec.json.encode(wanted_shape).decode()
                 add(Key(tenant_id, number, "unserved", name), now_ms, elapsed_s * 1000)
 
     # ── Collections and indexes ────────────────────────────────────────────────────────────────
@@ -602,27 +604,3 @@ def _json(
         if "malformed JSON" in str(error):
             raise Malformed("The document is not JSON, or is nested over 1000 deep.") from None
         raise
-
-
-def _shape(query: Query) -> list[str]:
-    """What an index for this query would hold: the fields fixed by equality, then one more."""
-    wanted = [c for c in query.where.members if not isinstance(c, Group) and not c.negated]
-    equal = [c.target.text for c in wanted if c.operator in ("eq", "in", "is")]
-    others = [c.target.text for c in wanted if c.operator in ("gt", "gte", "lt", "lte", "like")]
-    others += [order.target.text for order in query.order]
-    return list(dict.fromkeys([*sorted(equal), *others[:1]]))
-
-
-def _too_slow(statement: Statement, query: Query) -> Invalid:
-    sought = statement.access.sought
-    names = dict.fromkeys(
-        c.target.text for c in conditions(query.where) if not any(c is s for s in sought)
-    )
-    advice = 'promote it with PUT /v1/collections/{c} and "index": true, or ask for less'
-    errors = [FieldError(f"?{name}", f"no index serves it; {advice}") for name in names]
-    return Invalid(
-        "The query reads too many documents. Promote the fields it filters and sorts by, with an"
-        " index; GET …/indexes suggests which, GET …/explain shows the plan.",
-        errors,
-        code="filter_too_slow",
-    )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from monolite.documents.fields import Kind
-from monolite.documents.filters import Condition, Group, Target
+from monolite.documents.filters import Condition, Group, Target, kind_of
 from monolite.documents.paths import Steps
 from monolite.documents.sqlite_columns import json_path, sortable, typed
 
@@ -145,13 +145,6 @@ class FilterSql:
             return f"{row}.type = '{_LITERALS[wanted]}'"
         types = "('text')" if isinstance(wanted, str) else "('integer', 'real')"
         return f"{row}.type IN {types} AND {row}.value = {self.bind(wanted)}"
-
-
-def kind_of(value: Any) -> Kind:
-    """The kind that an operand compares with."""
-    if isinstance(value, bool):
-        return "boolean"
-    return "string" if isinstance(value, str) else "number"
 
 
 def glob(pattern: str) -> str:

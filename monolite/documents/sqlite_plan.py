@@ -14,7 +14,7 @@ from typing import Any
 
 import apsw
 
-from monolite.documents.collection import Index
+from monolite.documents.access import Access, access_of, conjunction
 from monolite.documents.filters import Condition, Group
 from monolite.documents.query import Query
 from monolite.documents.sqlite_catalog import Entry
@@ -30,21 +30,6 @@ _VALUES = ("v1", "v2", "v3")
 _INCLUDED = ("x1", "x2")
 _COLUMNS = "d.key, d.id, json(d.data), d.revision, d.created_at, d.updated_at"
 _RANGES = ("gt", "gte", "lt", "lte")
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """One way to the documents: an index with the conditions that seek in it, or none of them.
-
-    `equal_count` fields are fixed to one value each. `is_ordered` says that entries come in the
-    query's order. `sought` are the conditions that need no look any more.
-    """
-
-    index: Index | None
-    sought: tuple[Condition, ...] = ()
-    equal_count: int = 0
-    is_ordered: bool = False
-    by_id: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +99,7 @@ def choose(
     connection: apsw.Connection, entry: Entry, tenant_id: int, query: Query
 ) -> tuple[Access, int | None]:
     """The way to take, and how many entries it reads at most, where that was counted."""
-    wanted = _conjunction(query.where)
+    wanted = conjunction(query.where)
     by_id = any(c.target.built_in == "id" and c.operator in ("eq", "in") for c in wanted)
     if by_id:
         return Access(None, by_id=True), _ids(wanted)
@@ -122,7 +107,7 @@ def choose(
         way
         for index in entry.collection.indexes
         if index.state == "ready"
-        and ((way := _access(index, wanted, query)).sought or (query.order and way.is_ordered))
+        and ((way := access_of(index, wanted, query)).sought or (query.order and way.is_ordered))
     ]
     if not ways:
         first = query.order[0].target if query.order else None
@@ -142,64 +127,6 @@ def choose(
 
     rows, way = min(counted, key=cost)
     return way, rows if rows <= PROBED_MAX else None
-
-
-def _access(index: Index, wanted: Sequence[Condition], query: Query) -> Access:
-    sought: list[Condition] = []
-    equal_count = 0
-    is_single = True
-    for name in index.fields:
-        here = [c for c in wanted if c.target.column == name and _seeks(c)]
-        equal = next((c for c in here if c.operator in ("eq", "is") and not c.negated), None)
-        if equal is not None:
-            sought.append(equal)
-            equal_count += 1
-            continue
-        listed = next((c for c in here if c.operator == "in"), None)
-        if listed is not None:
-            sought.append(listed)
-            is_single = False
-            equal_count += 1
-            continue
-        sought += here
-        break
-    return Access(
-        index, tuple(sought), equal_count, is_single and _is_ordered(index, equal_count, query)
-    )
-
-
-def _seeks(condition: Condition) -> bool:
-    """Whether a condition says where in an index to look."""
-    match condition.operator:
-        case "is":
-            # not.is.null is a range; the negations of the others are not.
-            return not condition.negated or condition.value is None
-        case "like":
-            return not condition.negated and not condition.value.startswith("*")
-        case "neq" | "cs":
-            return False
-    return not condition.negated
-
-
-def _is_ordered(index: Index, equal_count: int, query: Query) -> bool:
-    """Whether the entries behind the fixed fields lie in the query's order, or its reverse."""
-    fixed = set(index.fields[:equal_count])
-    orders = [order for order in query.order if order.target.column not in fixed]
-    directions = {order.descending for order in orders} | {query.descending}
-    return (
-        len(directions) == 1
-        and tuple(order.target.column for order in orders) == (index.fields[equal_count:])
-    )
-
-
-def _conjunction(group: Group) -> list[Condition]:
-    """The conditions that every match fulfils."""
-    if group.negated or (group.joint == "or" and len(group.members) > 1):
-        return []
-    found: list[Condition] = []
-    for member in group.members:
-        found += _conjunction(member) if isinstance(member, Group) else [member]
-    return found
 
 
 def _rest(group: Group, access: Access) -> Group:
