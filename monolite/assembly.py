@@ -13,6 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -173,7 +174,7 @@ class Installation:
             Portability(self.tenancy, engines.archives),
             Cursors(settled.draw("cursors")),
         )
-        self.app = Application(operations, pipeline)
+        self.app = Application(operations, pipeline, starts_at_once=engines.answers_at_once)
 
     async def _open_engines(self) -> Engines:
         if self.settings.database_url is not None:
@@ -212,8 +213,7 @@ class Installation:
             is_trusted=is_trusted,
         )
         operations += tenancy_endpoints.operations(self.tenancy, portability, cursors)
-        if self.engines.documents is not None:
-            operations += self._document_operations(self.engines.documents, cursors)
+        operations += self._document_operations(self.engines.documents, cursors)
         return operations
 
     def _document_operations(self, engine: KeptDocuments, cursors: Cursors) -> list[Operation]:
@@ -285,15 +285,12 @@ class Installation:
 
         self.run_in_background(purge, _PURGE_INTERVAL_S)
         documents = self.engines.documents
-        if documents is not None:
-            self.run_in_background(documents.flush_usage, _USAGE_INTERVAL_S)
-            # At once, since a server may never live as long as the interval.
-            self.run_in_background(documents.expire_changes, _EXPIRY_INTERVAL_S, at_once=True)
-            self._tasks.append(asyncio.get_running_loop().create_task(_keep_up(documents)))
+        self.run_in_background(documents.flush_usage, _USAGE_INTERVAL_S)
+        # At once, since a server may never live as long as the interval.
+        self.run_in_background(documents.expire_changes, _EXPIRY_INTERVAL_S, at_once=True)
+        self._tasks.append(asyncio.get_running_loop().create_task(_keep_up(documents)))
 
     async def _write_usage(self) -> None:
-        if self.engines.documents is None:
-            return
         try:
             await self.engines.documents.flush_usage()
         except StorageError as error:
@@ -322,7 +319,9 @@ async def _keep_up(engine: KeptDocuments) -> None:
             while await engine.upkeep():
                 await asyncio.sleep(time.monotonic() - started)
                 started = time.monotonic()
-            await engine.work_waits.wait()
+            # Another server on the same database may have left some behind.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(engine.work_waits.wait(), _PURGE_INTERVAL_S)
         except Exception:
             log.exception("upkeep of documents failed; it is tried again")
             await asyncio.sleep(_PURGE_INTERVAL_S)

@@ -46,7 +46,9 @@ class KeptDocuments(DocumentEngine, Protocol):
 
 
 class Engines(Protocol):
-    """An open database. `documents` is None in a release whose engine of it is still to come."""
+    """An open database. `answers_at_once` where no verb of it waits for a network."""
+
+    answers_at_once: bool
 
     @property
     def tenancy(self) -> TenancyEngine:
@@ -69,7 +71,7 @@ class Engines(Protocol):
         ...
 
     @property
-    def documents(self) -> KeptDocuments | None:
+    def documents(self) -> KeptDocuments:
         """Documents."""
         ...
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from monolite.assembly_engines import KeptDocuments, Measures, Repeat
+from monolite.assembly_engines import Measures, Repeat
 from monolite.clock import Clock
+from monolite.documents.postgres import TENANT_TABLES as DOCUMENT_TABLES
+from monolite.documents.postgres import PostgresDocumentEngine
+from monolite.documents.postgres_archive import PostgresDocumentArchive
+from monolite.documents.postgres_changes import settle_cluster
 from monolite.documents.usage import Usage
 from monolite.documents.validation import SchemaChecks
 from monolite.errors import Malformed
@@ -22,8 +25,8 @@ from monolite.storage.postgres.notifications import Notifications
 from monolite.storage.postgres.pool import Pool
 from monolite.tenancy.installation_postgres import PostgresInstallationFacts
 from monolite.tenancy.news import KeyNews
-from monolite.tenancy.portability_postgres import Archive, PostgresArchiveEngine
-from monolite.tenancy.postgres import CHANNEL, PostgresTenancyEngine, ReadUsage
+from monolite.tenancy.portability_postgres import PostgresArchiveEngine
+from monolite.tenancy.postgres import CHANNEL, PostgresTenancyEngine
 from monolite.web.idempotency_postgres import TENANT_TABLES as IDEMPOTENCY_TABLES
 from monolite.web.idempotency_postgres import PostgresIdempotencyEngine
 
@@ -35,6 +38,8 @@ _SIZE_INTERVAL_S = 60.0
 
 class PostgresEngines:
     """Everything in the schema `monolite` of one database; made by `open_engines`."""
+
+    answers_at_once = False
 
     def __init__(
         self,
@@ -53,11 +58,19 @@ class PostgresEngines:
             pool, f"{socket.gethostname()}:{directory.path.resolve()}"
         )
         self.idempotency = PostgresIdempotencyEngine(pool)
-        self.documents, tables, read_usage, archives = _documents(
-            settings, clock, pool, self.notifications
+        self.documents = PostgresDocumentEngine(
+            pool,
+            self.notifications,
+            validate=SchemaChecks(),
+            usage=Usage(),
+            now_ms=clock.now_ms,
+            deadline_s=settings.query_deadline_s,
+            changes_retention_s=settings.changes_retention_s,
         )
-        self.tenancy = PostgresTenancyEngine(pool, (*tables, *IDEMPOTENCY_TABLES), read_usage)
-        self.archives = PostgresArchiveEngine(pool, archives)
+        self.tenancy = PostgresTenancyEngine(
+            pool, (*DOCUMENT_TABLES, *IDEMPOTENCY_TABLES), self.documents.tenant_usage
+        )
+        self.archives = PostgresArchiveEngine(pool, [PostgresDocumentArchive(self.documents)])
 
     # ── Its life ───────────────────────────────────────────────────────────────────────────────
 
@@ -164,37 +177,18 @@ async def open_engines(
     await pool.open()
     try:
         report = await migrate(pool, migrations=shipped_migrations(), now_ms=clock.now_ms())
+        await _settle_changes(pool)
         return PostgresEngines(settings, directory, clock, pool, report)
     except BaseException:
         await pool.close()
         raise
 
 
-def _documents(
-    settings: Settings, clock: Clock, pool: Pool, notifications: Notifications
-) -> tuple[KeptDocuments | None, tuple[str, ...], ReadUsage, list[Archive]]:
-    """Documents' engine, its tables, its counts by tenant, its archive."""
-    if find_spec("monolite.documents.postgres") is None:
-        return None, (), _no_usage, []
-    from importlib import import_module
-
-    postgres: Any = import_module("monolite.documents.postgres")
-    archive: Any = import_module("monolite.documents.postgres_archive")
-    engine = postgres.PostgresDocumentEngine(
-        pool,
-        notifications,
-        validate=SchemaChecks(),
-        usage=Usage(),
-        now_ms=clock.now_ms,
-        deadline_s=settings.query_deadline_s,
-        changes_retention_s=settings.changes_retention_s,
-    )
-    tables: tuple[str, ...] = postgres.TENANT_TABLES
-    return engine, tables, engine.tenant_usage, [archive.PostgresDocumentArchive(engine)]
-
-
-async def _no_usage(tenant_numbers: Sequence[int]) -> dict[int, tuple[int, int]]:
-    return {}
+async def _settle_changes(pool: Pool) -> None:
+    # Without a deadline: after a restore from a dump every document is numbered anew.
+    async with pool.dedicated() as connection, connection.transaction():
+        if await settle_cluster(connection):
+            log.info("the change logs came from another cluster, and were numbered anew")
 
 
 def _no_replica() -> Malformed:

@@ -46,6 +46,8 @@ _MANIFEST_DEADLINE_S = 600.0
 class SqliteEngines:
     """Everything on one SQLite file, which this process alone has open."""
 
+    answers_at_once = True
+
     def __init__(self, settings: Settings, directory: DataDirectory, clock: Clock) -> None:
         self._settings = settings
         self._directory = directory

@@ -141,7 +141,7 @@ def column_value(name: str, fields: Mapping[str, Any], columns: Mapping[str, str
 
 
 def _bound(value: Any, kind: Kind) -> Any:
-    return Decimal(repr(value)) if kind == "number" and value is not None else value
+    return Decimal(str(value)) if kind == "number" else value
 
 
 def _like(pattern: str) -> str:

@@ -40,6 +40,7 @@ from monolite.documents.sqlite_plan import (
 from monolite.documents.sqlite_upkeep import is_work_left, work_a_slice
 from monolite.documents.sqlite_usage import read_usage, write_usage
 from monolite.documents.usage import Key, Usage
+from monolite.documents.watchers import Watchers
 from monolite.errors import DomainError, Malformed, NotFound
 from monolite.preconditions import Precondition
 from monolite.storage.errors import ReadDeadline
@@ -112,7 +113,7 @@ class SqliteDocumentEngine:
         self._writing = Catalog()
         self._reading = Catalog()
         self._touched: set[tuple[int, int]] = set()
-        self._watchers: dict[tuple[int, int], set[asyncio.Event]] = {}
+        self._watchers = Watchers(looks_again=False)
         self.work_waits = asyncio.Event()
         writer.on_commit.append(self._tell)
         writer.on_failure.append(self._writing.forget_all)
@@ -427,21 +428,11 @@ class SqliteDocumentEngine:
 
     @contextmanager
     def watch(self, tenant_id: int, collection: Collection) -> Iterator[asyncio.Event]:
-        key = (tenant_id, collection.number)
-        event = asyncio.Event()
-        self._watchers.setdefault(key, set()).add(event)
-        try:
+        with self._watchers.watch(tenant_id, collection.number) as event:
             yield event
-        finally:
-            self._watchers[key].discard(event)
-            if not self._watchers[key]:
-                del self._watchers[key]
 
     def _tell(self, _: int) -> None:
-        if self._watchers:
-            for key in self._touched & self._watchers.keys():
-                for event in self._watchers[key]:
-                    event.set()
+        self._watchers.tell_of(self._touched)
         self._touched.clear()
 
     # ── Import ─────────────────────────────────────────────────────────────────────────────────

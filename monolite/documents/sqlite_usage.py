@@ -15,10 +15,7 @@ from monolite.documents.collection import (
     UsageReport,
 )
 from monolite.documents.sqlite_catalog import Entry
-from monolite.documents.usage import Count, Key
-
-SHAPES_MAX = 50
-"""Of a collection, kept and reported: the most frequent."""
+from monolite.documents.usage import SHAPES_MAX, Count, Key
 
 _SAMPLE = 500
 # A cell's header, pointer and share of unused space, measured with dbstat after random inserts.

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+SHAPES_MAX = 50
+"""Unserved shapes of a collection, kept and reported: the most frequent."""
+
 Subject = Literal["index", "write", "filter", "unserved"]
 
 

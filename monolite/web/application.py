@@ -19,16 +19,23 @@ AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class Application:
-    """All operations of one server, routed."""
+    """All operations of one server, routed.
 
-    def __init__(self, operations: Sequence[Operation], pipeline: Pipeline) -> None:
+    Over an engine that waits for a network nothing may run outside a task: `starts_at_once` is
+    False there, and `hot` finds nothing.
+    """
+
+    def __init__(
+        self, operations: Sequence[Operation], pipeline: Pipeline, *, starts_at_once: bool = True
+    ) -> None:
         self.endpoints = [Endpoint(operation, pipeline) for operation in operations]
         self._hot = HotRoutes(e for e in self.endpoints if e.operation.hot)
+        self._starts_at_once = starts_at_once
         self._starlette: AsgiApp | None = None
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Serve one HTTP request or WebSocket."""
-        endpoint = self.hot(scope)
+        endpoint = self._hot.find(scope)
         if endpoint is not None:
             await endpoint(scope, receive, send)
             return
@@ -37,8 +44,10 @@ class Application:
         await self._starlette(scope, receive, send)
 
     def hot(self, scope: dict[str, Any]) -> Endpoint | None:
-        """The hot endpoint of a request, its path parameters put into the scope; else None."""
-        return self._hot.find(scope)
+        """The hot endpoint of a request that may be started before it has a task, its path
+        parameters put into the scope; else None.
+        """
+        return self._hot.find(scope) if self._starts_at_once else None
 
     def prepare(self) -> None:
         """Build the router ahead of the first request that needs it."""

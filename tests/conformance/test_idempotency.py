@@ -12,8 +12,6 @@ from tests.server_process import Tenant
 DOCUMENTS = "/v1/collections/notes/documents"
 KEY = {"Idempotency-Key": "once"}
 
-pytestmark = pytest.mark.usefixtures("documents")
-
 
 def count(tenant: Tenant) -> int:
     return len(tenant.client.get(f"{DOCUMENTS}?limit=1000").json()["data"])

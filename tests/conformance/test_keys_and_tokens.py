@@ -15,8 +15,6 @@ from tests.server_process import ServerProcess, Tenant
 
 DOCUMENTS = "/v1/collections/doc-7/documents"
 
-pytestmark = pytest.mark.usefixtures("documents")
-
 
 def mint(client: httpx.Client, **body: Any) -> httpx.Response:
     return client.post("/v1/tokens", json={"scopes": ["documents:read"], "ttl_s": 60} | body)

@@ -14,7 +14,7 @@ from tests.server_process import ServerProcess, Tenant
 
 def test_the_engine_is_named(operator: httpx.Client, request: pytest.FixtureRequest) -> None:
     engine = operator.get("/v1/operator/status").json()["engine"]
-    assert engine["name"] == request.node.callspec.params["server"]
+    assert engine["name"] == request.node.callspec.params["engine_name"]
     assert engine["schema_version"] >= 1
     assert engine["database_bytes"] > 0
 

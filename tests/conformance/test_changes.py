@@ -7,13 +7,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
 
+from tests.conformance.engine import Engine
 from tests.server_process import Tenant, running_server
 
 C = "/v1/collections/notes"
@@ -89,13 +89,12 @@ def test_a_feed_begins_now_and_goes_on_behind_the_last_event(client: httpx.Clien
     assert [event["data"]["n"] for _, event in behind] == [1, 2]
 
 
-def test_nothing_is_lost_or_doubled_across_a_restart_under_load(tmp_path: Path) -> None:
+def test_nothing_is_lost_or_doubled_across_a_restart_under_load(engine: Engine) -> None:
     acknowledged: set[str] = set()
     got: list[tuple[str, dict[str, Any]]] = []
-    data = tmp_path / "data"
     key = ""
     for life in range(3):
-        with running_server(data) as server:
+        with running_server(engine.data, **engine.settings) as server:
             if not key:
                 with Tenant(server) as tenant:
                     key = tenant.key
@@ -131,7 +130,7 @@ def test_nothing_is_lost_or_doubled_across_a_restart_under_load(tmp_path: Path) 
             stop.set()
             for writer in writers:
                 writer.join()
-    with running_server(data) as server, server.client(key) as client:
+    with running_server(engine.data, **engine.settings) as server, server.client(key) as client:
         client.put(f"{C}/documents/last", json={})
         with closing(events(client, None, got[-1][0])) as feed:
             for event in feed:
@@ -157,13 +156,15 @@ def test_a_feed_ends_with_its_collection(client: httpx.Client) -> None:
     assert list(feed) == []
 
 
-def test_changes_older_than_the_retention_are_gone_and_said_so(tmp_path: Path) -> None:
-    with running_server(tmp_path / "data") as server, Tenant(server) as tenant:
+def test_changes_older_than_the_retention_are_gone_and_said_so(engine: Engine) -> None:
+    with running_server(engine.data, **engine.settings) as server, Tenant(server) as tenant:
         for n in range(5):
             tenant.client.put(f"{C}/documents/a", json={"n": n})
         ((first, _),) = take(tenant.client, 1, since="0")
     with (
-        running_server(tmp_path / "data", MONOLITE_CHANGES_RETENTION_S="0.001") as server,
+        running_server(
+            engine.data, **engine.settings, MONOLITE_CHANGES_RETENTION_S="0.001"
+        ) as server,
         server.client(tenant.key) as client,
     ):
         deadline = time.monotonic() + 20

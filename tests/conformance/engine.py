@@ -1,0 +1,31 @@
+"""A database of a test's own, over one engine or the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+
+class Engine:
+    """Settings for a server of a test's own, in `data`, and a look at its tables."""
+
+    def __init__(self, data: Path, url: str | None, execute: Callable[..., Any]) -> None:
+        self.data = data
+        self._url = url
+        self._execute = execute
+        self.settings = {} if url is None else {"MONOLITE_DATABASE_URL": url}
+
+    def count(self, table: str) -> int:
+        """How many rows a table has."""
+        if self._url is not None:
+            ((count,),) = self._execute(f"SELECT count(*) FROM monolite.{table}", self._url)
+            return int(count)
+        database = apsw.Connection(str(self.data / "monolite.db"), flags=apsw.SQLITE_OPEN_READONLY)
+        try:
+            ((count,),) = database.execute(f"SELECT count(*) FROM {table}")
+            return int(count)
+        finally:
+            database.close()
