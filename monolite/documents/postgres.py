@@ -88,8 +88,9 @@ _LOCK = (
     " AND collection_id = $2 AND id = $3 FOR UPDATE"
 )
 _UPDATE = (
-    "UPDATE documents SET data = {data}, revision = revision + 1, xid = DEFAULT, seq = DEFAULT,"
-    " updated_at = $5 WHERE tenant_id = $1 AND collection_id = $2 AND key = $3"
+    "UPDATE documents SET data = {data}, revision = revision + 1,"
+    " xid = greatest(xid, pg_current_xact_id()), seq = DEFAULT, updated_at = $5"
+    " WHERE tenant_id = $1 AND collection_id = $2 AND key = $3"
     f" RETURNING {_SHOWN}"
 )
 _PUT = _UPDATE.format(data="$4::jsonb")
@@ -179,6 +180,7 @@ class PostgresDocumentEngine:
         self, tenant_id: int, collection: str, document: Document, precondition: Precondition
     ) -> tuple[Document, bool]:
         async def work(connection: Any) -> tuple[Document, bool]:
+            await _alone(connection, tenant_id, collection, document.id)
             while True:
                 entry = await self._catalog.read(connection, tenant_id, collection)
                 row = None
@@ -226,6 +228,7 @@ class PostgresDocumentEngine:
         now_ms: int,
     ) -> bool:
         async def work(connection: Any) -> bool:
+            await _alone(connection, tenant_id, collection, document_id)
             try:
                 entry, row = await self._existing(
                     connection, tenant_id, collection, document_id, precondition
@@ -642,6 +645,16 @@ async def _refusing(work: Awaitable[T]) -> T:
         raise Invalid(f"PostgreSQL can't hold a value of the document: {error}.") from None
     except asyncpg.ForeignKeyViolationError:
         raise NotFound("The tenant or the collection has just been deleted.") from None
+
+
+async def _alone(connection: Any, tenant_id: int, collection: str, document_id: str) -> None:
+    """Wait for whoever makes or deletes the same document, before the transaction has a number:
+    so what comes later in its history has a later place in the change log.
+    """
+    await connection.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
+        f"{tenant_id}/{collection}/{document_id}",
+    )
 
 
 def _etag(document_id: str, row: Any) -> str:

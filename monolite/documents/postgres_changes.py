@@ -2,7 +2,9 @@
 
 A place in it is a transaction's number and a sequence's, written `xid-seq`. Transactions draw
 their numbers in another order than they commit, so what is given out ends below the oldest one that
-still runs: nothing can come before it any more. (See pg_snapshot_xmin in the manual, 9.27.)
+still runs: nothing can come before it any more. (See pg_snapshot_xmin in the manual, 9.27.) A
+transaction may have drawn its number before it got a document's row from another, so a version's is
+never below that of the version before.
 """
 
 from __future__ import annotations
@@ -28,8 +30,9 @@ _KEEP = (
     " WHERE tenant_id = $1 AND collection_id = $2 AND key = $3"
 )
 _DELETED = (
-    "INSERT INTO document_changes (tenant_id, collection_id, type, document_id, revision,"
-    " data, changed_at) SELECT tenant_id, collection_id, 'deleted', id, revision, NULL, $4"
+    "INSERT INTO document_changes (tenant_id, collection_id, xid, type, document_id, revision,"
+    " data, changed_at) SELECT tenant_id, collection_id, greatest(xid, pg_current_xact_id()),"
+    " 'deleted', id, revision, NULL, $4"
     " FROM documents WHERE tenant_id = $1 AND collection_id = $2 AND key = $3"
 )
 _RANGE = (

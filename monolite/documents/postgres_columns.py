@@ -8,7 +8,7 @@ text of a statement but a parsed path.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -31,14 +31,26 @@ _LOCK_TIMEOUT_MS = 200
 
 def at(steps: Steps, data: str = "data") -> str:
     """An expression: the JSON at a place, or NULL. A key finds objects alone, a number arrays."""
-    return f"({data}{''.join(f' -> {_step(step)}' for step in steps)})"
+    return f"({_chain(steps, data)})"
 
 
 def text_at(steps: Steps, data: str = "data") -> str:
     """An expression: the text of the JSON at a place; NULL for null and for none."""
     *before, last = steps
-    inner = data + "".join(f" -> {_step(step)}" for step in before)
-    return f"({inner} ->> {_step(last)})"
+    if isinstance(last, int):
+        return f"({_chain(steps, data)} #>> '{{}}')"
+    return f"({_chain(before, data)} ->> {_literal(last)})"
+
+
+def _chain(steps: Sequence[str | int], data: str) -> str:
+    value = data
+    for step in steps:
+        if isinstance(step, str):
+            value = f"{value} -> {_literal(step)}"
+        else:
+            # `->` would find a scalar at its position 0.
+            value = f"jsonb_path_query_first({value}, 'strict $[{step:d}]', '{{}}', true)"
+    return value
 
 
 def typed(kind: Kind, steps: Steps, data: str = "data") -> str:
@@ -138,5 +150,5 @@ async def drop_unused_columns(connection: Any) -> int:
     return len(unused)
 
 
-def _step(step: str | int) -> str:
-    return str(step) if isinstance(step, int) else "'" + step.replace("'", "''") + "'"
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

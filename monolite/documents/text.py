@@ -57,7 +57,7 @@ class _Members(list[tuple[str, Any]]):
 
 def _walk(text: str) -> None:
     """Look at every key and string; raises Invalid for a key that comes twice, and for a NUL."""
-    waiting: list[tuple[str, Any]] = [("#", json.loads(text, object_pairs_hook=_Members))]
+    waiting: list[tuple[str, Any]] = [("#", json.loads(text, object_pairs_hook=_Members, parse_int=float))]
     while waiting:
         pointer, value = waiting.pop()
         if isinstance(value, str) and "\0" in value:
@@ -93,7 +93,8 @@ def _below(value: Any) -> Iterator[Any]:
 
 
 def _overflow(raw: bytes) -> Invalid:
-    for pointer, value in _leaves("#", json.loads(raw)):
+    # Python's own integers end at 4300 digits.
+    for pointer, value in _leaves("#", json.loads(raw, parse_int=float)):
         if isinstance(value, float) and value in (float("inf"), float("-inf")):
             return _invalid(pointer, "the number is beyond 64-bit floating point")
     return _invalid("#", "a number is beyond 64-bit floating point")

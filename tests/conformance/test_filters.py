@@ -172,11 +172,14 @@ def test_explain_tells_the_index_and_whether_json_is_parsed(orders: Tenant) -> N
         answer: dict[str, Any] = orders.client.get(f"{C}/explain?{query}").json()
         return answer
 
-    served = explain("tier=gte.3&region=eq.us-east")
-    assert served["index"] in ("tier", "region")
-    assert not served["parses_json_per_row"]
-    assert any("SEARCH e USING PRIMARY KEY" in line for line in served["plan"])
-    for query in ("weight=gt.1", "config.other=eq.1", "order=note"):
+    served = explain("tier=eq.3")
+    assert served["plan"]
+    if served["engine"] == "sqlite":
+        assert served["index"] == "tier"
+        assert not served["parses_json_per_row"]
+        assert not explain("tier=gte.3&region=eq.us-east")["parses_json_per_row"]
+        assert explain("weight=gt.1")["parses_json_per_row"]
+    for query in ("config.other=eq.1", "order=note"):
         unserved = explain(query)
         assert unserved["index"] is None
         assert unserved["parses_json_per_row"]
