@@ -1,7 +1,7 @@
 """What travels with the program: files beside it in a checkout, inside it in the executable.
 
-The executable's two large parts lie between its bootloader and its archive, where starting does
-not unpack them (packaging/build.py draws the layout); `payload.json` says where each begins.
+The executable's large parts lie between its bootloader and its archive, where starting does not
+unpack them (packaging/build.py draws the layout); `payload.json` says where each begins.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ RESOURCES = (
     "litestream.yml",
     "THIRD_PARTY_NOTICES",
     "monolite/storage/sqlite/migrations",
+    "monolite/storage/postgres/migrations",
 )
 _CHUNK_BYTES = 1 << 20
 
@@ -66,7 +67,17 @@ def litestream_path(directory: Path | None = None) -> Path | None:
 
 def stored_libraries() -> list[str]:
     """The libraries for `copy_stored`, in the order in which they are wanted."""
-    return [name for name in _parts() if name != "litestream"]
+    return [name for name, part in _parts().items() if "sha256" not in part]
+
+
+def unpack_compressed(package: str, root: Path) -> None:
+    """Unpack a package's libraries that are rarely wanted, below `root`; raises as litestream_path
+    does.
+    """
+    for name, part in _parts().items():
+        if name.startswith(f"{package}/"):
+            (root / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _unpack(part, root / name)
 
 
 def copy_stored(name: str, destination: Path) -> None:

@@ -66,10 +66,11 @@ def _refuse(reason: str) -> int:
     return 1
 
 
-def write_payload(libraries: dict[str, str]) -> None:
-    """Write build/payload and build/payload.json; `libraries` are file by name in the program.
+def write_payload(libraries: dict[str, str], rarely: dict[str, str]) -> None:
+    """Write build/payload and build/payload.json; the libraries are file by name in the program.
 
-    Called by monolite.spec, which knows what is bundled.
+    Those that are `rarely` wanted are stripped of debug symbols and compressed. Called by
+    monolite.spec, which knows what is bundled.
     """
     inflated = (Path(sys.executable).parent / "litestream").read_bytes()
     digest = hashlib.sha256(inflated).hexdigest()
@@ -87,6 +88,17 @@ def write_payload(libraries: dict[str, str]) -> None:
             content = Path(file).read_bytes()
             parts[name] = {"offset": offset + payload.tell(), "bytes": len(content)}
             payload.write(content)
+        for name, file in rarely.items():
+            stripped = BUILD / "stripped"
+            subprocess.run(["strip", "--strip-debug", "-o", stripped, file], check=True)
+            content = stripped.read_bytes()
+            compressed = lzma.compress(content, preset=6)
+            parts[name] = {
+                "offset": offset + payload.tell(),
+                "bytes": len(compressed),
+                "sha256": hashlib.sha256(content).hexdigest(),
+            }
+            payload.write(compressed)
     (BUILD / "payload.json").write_text(json.dumps(parts))
 
 

@@ -21,7 +21,7 @@ import time
 import zlib
 from pathlib import Path
 
-from monolite.bundle import copy_stored, stored_libraries
+from monolite.bundle import copy_stored, stored_libraries, unpack_compressed
 
 LOCK = ".in-use"
 MARK = "payload.json"
@@ -56,6 +56,8 @@ WANTED_BY = {
     "apsw": "apsw/",
     "granian._granian": "granian/",
 }
+# Packages whose libraries are unpacked where they are first imported, if ever.
+RARELY = {"asyncpg", "regex", "rpds"}
 
 
 class _Libraries:
@@ -79,6 +81,13 @@ class _Libraries:
             self._failure = failure
             for event in self._whole.values():
                 event.set()
+
+    def unpack_rare(self, package: str) -> None:
+        """Unpack a package's libraries. Raises ImportError when that failed."""
+        try:
+            unpack_compressed(package, self._unpacked)
+        except (OSError, RuntimeError) as failure:
+            raise ImportError(f"{package} could not be unpacked: {failure}") from failure
 
     def wait_for(self, start: str) -> None:
         """Come back when the library is on disk. Raises ImportError when that failed."""
@@ -118,6 +127,8 @@ class _Modules:
         """The module's spec, or None where the archive does not hold it."""
         if library := WANTED_BY.get(name):
             self._libraries.wait_for(library)
+        elif name in RARELY:
+            self._libraries.unpack_rare(name)
         entry = self._archive.toc.get(name)
         if entry is None or entry[0] not in MODULE_KINDS:
             return None

@@ -99,7 +99,7 @@ def test_an_export_imported_elsewhere_exports_to_the_same_bytes(
     serving: ServerProcess, tmp_path: Path
 ) -> None:
     key = out("tenant", "create", "moving", "--data", serving.data).strip()
-    bodies = ['{"n": 1.10, "big": 123456789012345678901234567890}', '{"ü":"\\u0000\\n"}', "{}"]
+    bodies = ['{"n": 1.10, "big": 123456789012345678901234567890}', '{"ü":"\\u0001\\n"}', "{}"]
     with serving.client(key) as client:
         for number, body in enumerate(bodies):
             for path in (f"a/documents/{number}", f"b/documents/{number}"):

@@ -9,6 +9,9 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
+import pytest
+
 from monolite import licenses
 from tests.packaging.conftest import Running, alive, eventually, run
 
@@ -152,3 +155,32 @@ def test_cache_that_others_can_write_to_is_refused(executable: Path, tmp_path: P
     assert done.returncode != 0
     assert "nobody else can write" in done.stderr
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_the_rarely_wanted_libraries_are_unpacked_when_asked_for(
+    serve: Serve, database: str, request: pytest.FixtureRequest
+) -> None:
+    settings = {}
+    if database == "postgresql":
+        settings["MONOLITE_DATABASE_URL"] = request.getfixturevalue("postgres").new_database()
+    running = serve(**settings)
+    (unpacked,) = running.directories
+    key_file = running.data / "operator.key"
+    eventually(
+        lambda: key_file.is_file() and key_file.read_text() != "", "the operator's key is there"
+    )
+    assert ((unpacked / "asyncpg").exists(), (unpacked / "rpds").exists()) == (
+        database == "postgresql",
+        False,
+    )
+    operator = {"Authorization": f"Bearer {key_file.read_text().strip()}"}
+    url = f"http://127.0.0.1:{running.port}/v1"
+    key = httpx.post(f"{url}/tenants", json={"name": "t"}, headers=operator).json()["key"]
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}) as client:
+        schema = {"properties": {"email": {"type": "string", "pattern": "^[^@]+@[^@]+$"}}}
+        assert client.put("/collections/c", json={"schema": schema}).status_code == 201
+        fits, fails = {"email": "a@b"}, {"email": "ab"}
+        assert client.post("/collections/c/documents", json=fits).status_code == 201
+        assert client.post("/collections/c/documents", json=fails).status_code == 422
+    assert (unpacked / "rpds").exists()

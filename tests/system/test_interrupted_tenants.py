@@ -40,8 +40,9 @@ def _multiply_first_document(installation: Installation) -> None:
     try:
         connection.execute(
             "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
-            " INSERT INTO documents SELECT NULL, tenant_id, collection_id,"
-            " printf('01900000-0000-7000-8000-%012d', i), data, revision, created_at, updated_at"
+            " INSERT INTO documents (tenant_id, collection_id, id, data, revision, seq, created_at,"
+            " updated_at) SELECT tenant_id, collection_id,"
+            " printf('01900000-0000-7000-8000-%012d', i), data, revision, i, created_at, updated_at"
             " FROM n, (SELECT * FROM documents ORDER BY key LIMIT 1)",
             (_DOCUMENT_COUNT,),
         )
