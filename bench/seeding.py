@@ -40,10 +40,11 @@ def seed_monolite(data: Path, count: int, paths: Path) -> None:
             )
             connection.executemany(
                 "INSERT INTO documents"
-                " (tenant_id, collection_id, id, data, revision, created_at, updated_at)"
-                " VALUES (?, ?, ?, jsonb(?), 1, ?, ?)",
+                " (tenant_id, collection_id, id, data, revision, seq, created_at, updated_at)"
+                " VALUES (?, ?, ?, jsonb(?), 1, ?, ?, ?)",
                 (
-                    (tenant, collection, each, _document(n), _START_MS + n, _START_MS + n)
+                    # The first document has the collection's first change.
+                    (tenant, collection, each, _document(n), n + 2, _START_MS + n, _START_MS + n)
                     for n, each in enumerate(ids)
                 ),
             )
