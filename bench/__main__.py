@@ -18,6 +18,7 @@ NAMES = (
     "cold_start",
     "replication_throughput",
     "loss_window",
+    "tenant_query",
 )
 
 
