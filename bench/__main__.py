@@ -19,6 +19,7 @@ NAMES = (
     "replication_throughput",
     "loss_window",
     "tenant_query",
+    "ndjson_import",
 )
 
 

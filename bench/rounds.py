@@ -94,6 +94,14 @@ def print_loads(measured: Mapping[str, Sequence[Load]], pss_mb: Mapping[str, flo
         )
 
 
+def print_rates(measured: Mapping[str, Sequence[float]], unit: str) -> None:
+    """A table of one number each: medians, and the range of its repeats."""
+    print(f"{'':<34}{unit:>15} {'min–max':>19}")
+    for name, values in measured.items():
+        spread = f"{min(values):.0f}–{max(values):.0f}"
+        print(f"{name:<34}{statistics.median(values):>15.0f} {spread:>19}")
+
+
 def rates(loads: Sequence[Load]) -> list[float]:
     return [load.requests_per_s for load in loads]
 
