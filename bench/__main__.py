@@ -20,6 +20,7 @@ NAMES = (
     "loss_window",
     "tenant_query",
     "ndjson_import",
+    "filtered_list",
 )
 
 

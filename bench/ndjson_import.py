@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from bench import options, orders, records, servers
+from bench import options, orders, records, seeding, servers
 from bench.rounds import Figure, in_turn, print_rates, ratios, report
 from bench.servers import Server
 
@@ -48,7 +48,7 @@ def main() -> int:
 
 def run(chosen: argparse.Namespace, folder: Path) -> int:
     count = chosen.documents
-    lines = "".join(orders.text(n) + "\n" for n in range(count)).encode()
+    lines = orders.lines(0, count)
     command = options.command_of(chosen)
     contenders = {}
     for name, synchronous, indexed in (
@@ -86,18 +86,14 @@ def run(chosen: argparse.Namespace, folder: Path) -> int:
 
 
 def _import_ours(server: Server, key: str, lines: bytes, count: int, indexed: bool) -> float:
-    collection = f"/v1/collections/orders-{next(_numbers)}"
+    collection = f"orders-{next(_numbers)}"
     if indexed:
-        fields = {name: place | {"index": True} for name, place in orders.FIELDS.items()}
-        server.call("PUT", collection, {"fields": fields}, token=key)
-    headers = {"Content-Type": "application/x-ndjson", "Authorization": key}
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=_TIMEOUT_S)
+        seeding.define_orders(server, key, collection, *orders.FIELDS)
     began = time.perf_counter()
-    answer = _post(connection, f"{collection}/documents", lines, headers)
+    inserted = seeding.import_orders(server, key, collection, lines)
     rate = count / (time.perf_counter() - began)
-    connection.close()
-    if json.loads(answer)["inserted"] != count:
-        raise RuntimeError(f"not all were imported: {answer!r}")
+    if inserted != count:
+        raise RuntimeError(f"{inserted} of {count} were imported")
     return rate
 
 
@@ -127,7 +123,11 @@ def _import_theirs(
 def _post_batches(server: Server, batches: Sequence[bytes]) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=_TIMEOUT_S)
     for batch in batches:
-        _post(connection, "/api/batch", batch, {"Content-Type": "application/json"})
+        connection.request("POST", "/api/batch", batch, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        content = answer.read()
+        if answer.status != 200:
+            raise RuntimeError(f"a batch was refused: {answer.status} {content[:400]!r}")
     connection.close()
 
 
@@ -143,17 +143,6 @@ def _allow_batches(server: Server, batch_count: int) -> None:
     settings = {"enabled": True, "maxRequests": batch_count, "timeout": 60}
     token = servers.superuser_token(server)
     server.call("PATCH", "/api/settings", {"batch": settings}, token=token)
-
-
-def _post(
-    connection: http.client.HTTPConnection, path: str, body: bytes, headers: dict[str, str]
-) -> bytes:
-    connection.request("POST", path, body, headers)
-    answer = connection.getresponse()
-    content = answer.read()
-    if answer.status != 200:
-        raise RuntimeError(f"POST {path}: {answer.status} {content[:400]!r}")
-    return content
 
 
 if __name__ == "__main__":

@@ -60,6 +60,11 @@ def text(n: int) -> str:
     return json.dumps(order(n), separators=(",", ":"))
 
 
+def lines(begin: int, end: int) -> bytes:
+    """Orders as NDJSON."""
+    return "".join(text(n) + "\n" for n in range(begin, end)).encode()
+
+
 def interleaved(tenants: int, each: int, block: int = 10) -> Iterator[tuple[int, int]]:
     """Tenant (from 1) and number in the order they arrive: a block of one, then of the next."""
     for begin in range(0, each, block):

@@ -6,6 +6,7 @@ measurement, and would leave each server in the state its own writing brings abo
 
 from __future__ import annotations
 
+import http.client
 import json
 import random
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import apsw
 
-from bench import servers
+from bench import orders, servers
 from bench.load import Target
 from bench.servers import SOURCE, Server
 
@@ -21,7 +22,7 @@ COLLECTION = "x"
 GUARDED = "guarded"
 BODY = '{"title":"hello","data":{"n":{n},"tags":["a","b","c"]}}'
 _START_MS = 1_760_000_000_000
-_BATCH_COUNT = 1000
+_IMPORT_TIMEOUT_S = 600
 
 
 def seed_monolite(data: Path, count: int, paths: Path) -> None:
@@ -84,6 +85,25 @@ def seed_pocketbase(data: Path, count: int, paths: Path, guarded_paths: Path) ->
         connection.close()
     for name, file in ((COLLECTION, paths), (GUARDED, guarded_paths)):
         file.write_text("".join(f"/api/collections/{name}/records/{each}\n" for each in ids))
+
+
+def import_orders(server: Server, key: str, collection: str, lines: bytes) -> int:
+    """Import NDJSON as a client does; returns how many were stored."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=_IMPORT_TIMEOUT_S)
+    headers = {"Content-Type": "application/x-ndjson", "Authorization": key}
+    connection.request("POST", f"/v1/collections/{collection}/documents", lines, headers)
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+    if answer.status != 200:
+        raise RuntimeError(f"the import was refused: {answer.status} {content[:400]!r}")
+    return int(json.loads(content)["inserted"])
+
+
+def define_orders(server: Server, key: str, collection: str, *indexed: str) -> None:
+    """Promote the orders' fields that are named, each with an index."""
+    fields = {name: orders.FIELDS[name] | {"index": True} for name in indexed}
+    server.call("PUT", f"/v1/collections/{collection}", {"fields": fields}, token=key)
 
 
 def reading(server: Server, paths: Path, authorization: str | None = None) -> Target:
