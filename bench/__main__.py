@@ -21,6 +21,7 @@ NAMES = (
     "tenant_query",
     "ndjson_import",
     "filtered_list",
+    "promoted_write",
 )
 
 

@@ -36,7 +36,7 @@ def run(chosen: argparse.Namespace, folder: Path) -> int:
     data = folder / "monolite"
     ours = servers.start_monolite(data, command=options.command_of(chosen))
     key = servers.monolite_key(data)
-    seeding.define_orders(ours, key, orders.COLLECTION, *orders.FIELDS)
+    seeding.define_orders(ours, key)
     lines = orders.lines(0, chosen.documents)
     seeding.import_orders(ours, key, orders.COLLECTION, lines)
     running = {OURS: ours}

@@ -1,11 +1,13 @@
 /* An HTTP/1.1 load generator: keep-alive connections on one epoll loop, every latency counted.
  *
- *   load -p paths.txt -c 64 -d 5 -w 1 [-m POST] [-b '{"n":{n}}'] [-H 'name: value']... HOST PORT
+ *   load -p paths.txt -c 64 -d 5 -w 1 [-m POST] [-b '{"n":{n}}' | -B bodies.txt]
+ *        [-H 'name: value']... HOST PORT
  *
  * Each connection sends one request, waits for its whole answer, sends the next: paths are drawn
- * at random from the file (one a line), {n} in the body becomes the request's number. After -w
- * seconds of warming up it counts for -d seconds and prints one line of JSON, times in
- * microseconds. The histogram has 64 steps for each power of two: percentiles err by under 1.6 %.
+ * at random from the file (one a line), {n} in the body becomes the request's number. Bodies of
+ * a file (one a line) are sent in turn. After -w seconds of warming up it counts for -d seconds and
+ * prints one line of JSON, times in microseconds. The histogram has 64 steps for each power of two:
+ * percentiles err by under 1.6 %.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -32,10 +34,10 @@ typedef struct {
 static Connection *connections;
 static int epoll, is_counting;
 static struct sockaddr_in address;
-static const char *method = "GET", *body = NULL;
+static const char *method = "GET";
 static char headers[8192];
-static char **paths;
-static size_t path_count;
+static char **paths, **bodies;
+static size_t path_count, body_count;
 static uint64_t histogram[BUCKETS], answers, refusals, breaks, bytes, number, latency_max_us;
 static uint64_t random_state = 88172645463325252ull;
 
@@ -96,6 +98,7 @@ static void flush(Connection *c) {
 static void request(Connection *c) {
     char made[8192];
     int made_size = 0;
+    const char *body = body_count ? bodies[number % body_count] : NULL;
     if (body) {
         const char *hole = strstr(body, "{n}");
         if (hole)
@@ -183,34 +186,40 @@ static void run_until(uint64_t end_ns) {
     }
 }
 
-static void read_paths(const char *name) {
+static void keep(const char *line, char ***lines, size_t *count) {
+    *lines = realloc(*lines, (*count + 1) * sizeof **lines);
+    (*lines)[(*count)++] = strdup(line);
+}
+
+static void read_lines(const char *name, char ***lines, size_t *count) {
     FILE *file = fopen(name, "r");
-    char line[2048];
+    char line[4096];
     if (!file) fail(name);
     while (fgets(line, sizeof line, file)) {
         line[strcspn(line, "\r\n")] = 0;
-        paths = realloc(paths, (path_count + 1) * sizeof *paths);
-        paths[path_count++] = strdup(line);
+        keep(line, lines, count);
     }
     fclose(file);
-    if (!path_count) { errno = EINVAL; fail("no path in the file"); }
+    if (!*count) { errno = EINVAL; fail("no line in the file"); }
 }
 
 int main(int count, char **words) {
     int option, connection_count = 64;
     double seconds = 5, warm_up_seconds = 1;
-    while ((option = getopt(count, words, "c:d:w:m:b:H:p:")) != -1) {
+    while ((option = getopt(count, words, "c:d:w:m:b:B:H:p:")) != -1) {
         if (option == 'c') connection_count = atoi(optarg);
         else if (option == 'd') seconds = atof(optarg);
         else if (option == 'w') warm_up_seconds = atof(optarg);
         else if (option == 'm') method = optarg;
-        else if (option == 'b') body = optarg;
-        else if (option == 'p') read_paths(optarg);
+        else if (option == 'b') keep(optarg, &bodies, &body_count);
+        else if (option == 'B') read_lines(optarg, &bodies, &body_count);
+        else if (option == 'p') read_lines(optarg, &paths, &path_count);
         else if (option == 'H') { strcat(headers, optarg); strcat(headers, "\r\n"); }
         else return 2;
     }
     if (count - optind != 2 || !paths || connection_count > CONNECTIONS_MAX) {
-        fprintf(stderr, "load -p FILE [-c N] [-d S] [-w S] [-m M] [-b B] [-H H]... HOST PORT\n");
+        fprintf(stderr, "load -p FILE [-c N] [-d S] [-w S] [-m M] [-b B | -B FILE] [-H H]..."
+                        " HOST PORT\n");
         return 2;
     }
     address.sin_family = AF_INET;

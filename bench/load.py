@@ -17,12 +17,16 @@ _SOURCE = Path(__file__).with_name("load.c")
 
 @dataclass(frozen=True)
 class Target:
-    """What to request: `paths` is a file with one path a line, `{n}` in `body` a number."""
+    """What to request: `paths` is a file with one path a line, `{n}` in `body` a number.
+
+    `bodies` is a file with one body a line, sent in turn.
+    """
 
     port: int
     paths: Path
     method: str = "GET"
     body: str | None = None
+    bodies: Path | None = None
     headers: tuple[str, ...] = ()
 
 
@@ -49,6 +53,8 @@ def run(target: Target, *, seconds: float, connections: int = 64, warm_up_s: flo
         command += ["-H", header]
     if target.body is not None:
         command += ["-b", target.body]
+    if target.bodies is not None:
+        command += ["-B", str(target.bodies)]
     done = subprocess.run([*command, "127.0.0.1", str(target.port)], capture_output=True, text=True)
     if done.returncode:
         raise LoadFailed(done.stderr.strip())

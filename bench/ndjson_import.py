@@ -88,7 +88,7 @@ def run(chosen: argparse.Namespace, folder: Path) -> int:
 def _import_ours(server: Server, key: str, lines: bytes, count: int, indexed: bool) -> float:
     collection = f"orders-{next(_numbers)}"
     if indexed:
-        seeding.define_orders(server, key, collection, *orders.FIELDS)
+        seeding.define_orders(server, key, collection)
     began = time.perf_counter()
     inserted = seeding.import_orders(server, key, collection, lines)
     rate = count / (time.perf_counter() - began)

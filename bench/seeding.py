@@ -100,10 +100,18 @@ def import_orders(server: Server, key: str, collection: str, lines: bytes) -> in
     return int(json.loads(content)["inserted"])
 
 
-def define_orders(server: Server, key: str, collection: str, *indexed: str) -> None:
-    """Promote the orders' fields that are named, each with an index."""
-    fields = {name: orders.FIELDS[name] | {"index": True} for name in indexed}
+def define_orders(
+    server: Server, key: str, collection: str = orders.COLLECTION, *, index: bool = True
+) -> None:
+    """Promote the orders' region and tier, each with an index or neither."""
+    fields = {name: place | {"index": index} for name, place in orders.FIELDS.items()}
     server.call("PUT", f"/v1/collections/{collection}", {"fields": fields}, token=key)
+
+
+def index_orders(server: Server, key: str, *fields: str) -> None:
+    """One index over several promoted fields."""
+    path = f"/v1/collections/{orders.COLLECTION}/indexes"
+    server.call("POST", path, {"fields": fields}, token=key)
 
 
 def reading(server: Server, paths: Path, authorization: str | None = None) -> Target:
@@ -117,6 +125,12 @@ def writing(server: Server, route: str, folder: Path, authorization: str | None 
     paths.write_text(route + "\n")
     headers = ("Content-Type: application/json", *_headers(authorization))
     return Target(server.port, paths, method="POST", body=BODY, headers=headers)
+
+
+def writing_lines(server: Server, route: Path, bodies: Path, authorization: str) -> Target:
+    """POST the lines of a file, in turn, to the path in another."""
+    headers = ("Content-Type: application/json", *_headers(authorization))
+    return Target(server.port, route, method="POST", bodies=bodies, headers=headers)
 
 
 def monolite_route() -> str:
