@@ -22,6 +22,7 @@ NAMES = (
     "ndjson_import",
     "filtered_list",
     "promoted_write",
+    "index_tracking",
 )
 
 
