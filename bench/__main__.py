@@ -23,6 +23,7 @@ NAMES = (
     "filtered_list",
     "promoted_write",
     "index_tracking",
+    "promoted_storage",
 )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +52,24 @@ class Embedded:
 
         now_ms = _clock.now_ms()
         await self.writer.submit(make, is_long=True)
-        identifiers = Identifiers(_clock)
-        rows = orders.interleaved(tenants, each, block)
+        await self._store(orders.interleaved(tenants, each, block))
+
+    async def store(self, tenant: int, count: int) -> None:
+        """Orders 0 to `count` of one tenant whose collection is defined."""
+        await self._store((tenant, n) for n in range(count))
+
+    async def _store(self, rows: Iterator[tuple[int, int]]) -> None:
+        def write(connection: Any, documents: Iterable[tuple[int, Document]]) -> None:
+            for tenant, document in documents:
+                self.engine.restore_document(connection, tenant, orders.COLLECTION, document)
+
+        identifiers, now_ms = Identifiers(_clock), _clock.now_ms()
         while batch := list(itertools.islice(rows, _BATCH_COUNT)):
             documents = [
                 (tenant, Document(identifiers.new(), orders.text(n), 1, now_ms, now_ms))
                 for tenant, n in batch
             ]
-            await self.writer.submit(lambda c, d=documents: self._store(c, d), is_long=True)
-
-    def _store(self, connection: Any, documents: Iterable[tuple[int, Document]]) -> None:
-        for tenant, document in documents:
-            self.engine.restore_document(connection, tenant, orders.COLLECTION, document)
+            await self.writer.submit(partial(write, documents=documents), is_long=True)
 
     async def define(self, tenant: int, *indexed: str, only: Iterable[str] | None = None) -> None:
         """Promote region and shipping tier (or `only` some), those `indexed` with an index each."""

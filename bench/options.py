@@ -11,15 +11,21 @@ from bench import machine, servers
 from bench.servers import SOURCE
 
 
-def parser(doc: str, name: str, *, rounds: int, seconds: float | None) -> argparse.ArgumentParser:
+def parser(
+    doc: str, name: str, *, rounds: int | None, seconds: float | None
+) -> argparse.ArgumentParser:
     """A parser with the common options and their defaults for one figure."""
+    repeats = "" if rounds is None else f" --rounds {rounds + 2}"
     made = argparse.ArgumentParser(
         prog=f"python -m bench {name}",
         description=doc,
-        epilog=f"Example: python -m bench {name} --rounds {rounds + 2}",
+        epilog=f"Example: python -m bench {name}{repeats}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--rounds", type=int, default=rounds, help="repeats of each (%(default)s)")
+    if rounds is not None:
+        made.add_argument(
+            "--rounds", type=int, default=rounds, help="repeats of each (%(default)s)"
+        )
     if seconds is not None:
         made.add_argument(
             "--seconds", type=float, default=seconds, help="of load, each run (%(default)s)"
