@@ -37,12 +37,10 @@ def run(chosen: argparse.Namespace, folder: Path) -> int:
         path = folder / f"{name.replace(' ', '-')}.db"
         asyncio.run(_fill(path, fields, chosen.documents))
         connection = apsw.Connection(str(path))
-        # A connection that has not read yet knows of no log, and checkpoints nothing.
-        connection.pragma("schema_version")
-        connection.pragma("wal_checkpoint(TRUNCATE)")
+        connection.pragma("wal_checkpoint", "TRUNCATE")
         written[name] = path.stat().st_size / chosen.documents
         connection.execute("VACUUM")
-        connection.pragma("wal_checkpoint(TRUNCATE)")
+        connection.pragma("wal_checkpoint", "TRUNCATE")
         connection.close()
         vacuumed[name] = path.stat().st_size / chosen.documents
         print(f"{name:<34}{written[name]:>12.1f}{vacuumed[name]:>12.1f}")

@@ -55,7 +55,7 @@ def fill(data: Path, name: str, count: int) -> None:
                 f"INSERT INTO {name} (id, region, shipping_tier, data) VALUES (?, ?, ?, ?)",
                 _rows(count),
             )
-        connection.pragma("wal_checkpoint(TRUNCATE)")
+        connection.pragma("wal_checkpoint", "TRUNCATE")
     finally:
         connection.close()
 

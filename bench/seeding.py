@@ -49,7 +49,7 @@ def seed_monolite(data: Path, count: int, paths: Path) -> None:
                     for n, each in enumerate(ids)
                 ),
             )
-        connection.pragma("wal_checkpoint(TRUNCATE)")
+        connection.pragma("wal_checkpoint", "TRUNCATE")
     finally:
         connection.close()
     paths.write_text("".join(f"{route}/{each}\n" for each in ids))
@@ -80,7 +80,7 @@ def seed_pocketbase(data: Path, count: int, paths: Path, guarded_paths: Path) ->
                         for n, each in enumerate(ids)
                     ),
                 )
-        connection.pragma("wal_checkpoint(TRUNCATE)")
+        connection.pragma("wal_checkpoint", "TRUNCATE")
     finally:
         connection.close()
     for name, file in ((COLLECTION, paths), (GUARDED, guarded_paths)):

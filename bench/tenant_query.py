@@ -147,7 +147,7 @@ def _fill_raw(path: Path, tenants: int, each: int, block: int) -> None:
             "INSERT INTO raw VALUES (?, ?, ?, ?, ?, ?, ?)", _rows(tenants, each, block)
         )
     connection.execute("CREATE INDEX raw_by_tenant ON raw (tenant_id)")
-    connection.pragma("wal_checkpoint(TRUNCATE)")
+    connection.pragma("wal_checkpoint", "TRUNCATE")
     connection.close()
 
 
