@@ -24,6 +24,7 @@ NAMES = (
     "promoted_write",
     "index_tracking",
     "promoted_storage",
+    "index_build",
 )
 
 
