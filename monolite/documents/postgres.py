@@ -15,9 +15,8 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import asyncpg
-import msgspec
 
-from monolite.documents.access import is_served, shape
+from monolite.documents.access import is_served
 from monolite.documents.collection import (
     Change,
     Collection,
@@ -26,9 +25,10 @@ from monolite.documents.collection import (
     Index,
     UsageReport,
 )
+from monolite.documents.counting import count_query
 from monolite.documents.document import Document
 from monolite.documents.engine import Also, AlsoIndex, Validate
-from monolite.documents.filters import Group, conditions
+from monolite.documents.filters import Group
 from monolite.documents.postgres_catalog import Catalog, Entry, insert_collection
 from monolite.documents.postgres_changes import (
     EXPIRED_AT_ONCE,
@@ -40,6 +40,17 @@ from monolite.documents.postgres_changes import (
 )
 from monolite.documents.postgres_definitions import create_index, define, drop_index, hide
 from monolite.documents.postgres_query import Statement, count_statement, find_statement, found
+from monolite.documents.postgres_rows import (
+    PATCH,
+    PUT,
+    SHOWN,
+    alone,
+    changed_fields,
+    etag_of,
+    lock_row,
+    refusing,
+    store,
+)
 from monolite.documents.postgres_upkeep import work_a_slice
 from monolite.documents.postgres_usage import read_usage, tenant_usage, write_usage
 from monolite.documents.query import Found, Query
@@ -68,33 +79,11 @@ T = TypeVar("T")
 
 _TELL_AFTER_S = 0.005
 _WAITING_AGAIN_S = 0.02
-_SHOWN = "id, data::text, revision, created_at, updated_at"
 _GET = (
-    f"SELECT {_SHOWN} FROM documents WHERE tenant_id = $1 AND collection_id ="
+    f"SELECT {SHOWN} FROM documents WHERE tenant_id = $1 AND collection_id ="
     " (SELECT id FROM collections WHERE tenant_id = $1 AND name = $2 AND deleted_at IS NULL)"
     " AND id = $3"
 )
-# The version that the document was checked against has to be the collection's still.
-_INSERT = (
-    "INSERT INTO documents (tenant_id, collection_id, id, data, revision, created_at, updated_at)"
-    " SELECT $1, c.id, d.id, d.data, d.revision, d.created_at, d.updated_at"
-    " FROM collections c, unnest($4::text[], $5::jsonb[], $6::bigint[], $7::bigint[], $8::bigint[])"
-    " WITH ORDINALITY AS d (id, data, revision, created_at, updated_at, at)"
-    " WHERE c.tenant_id = $1 AND c.id = $2 AND c.version = $3 AND c.deleted_at IS NULL"
-    " ORDER BY d.at"
-)
-_LOCK = (
-    "SELECT key, revision, updated_at, data::text FROM documents WHERE tenant_id = $1"
-    " AND collection_id = $2 AND id = $3 FOR UPDATE"
-)
-_UPDATE = (
-    "UPDATE documents SET data = {data}, revision = revision + 1,"
-    " xid = greatest(xid, pg_current_xact_id()), seq = DEFAULT, updated_at = $5"
-    " WHERE tenant_id = $1 AND collection_id = $2 AND key = $3"
-    f" RETURNING {_SHOWN}"
-)
-_PUT = _UPDATE.format(data="$4::jsonb")
-_PATCH = _UPDATE.format(data="merge_patch(data, $4::jsonb)")
 _COLLECTIONS = (
     "SELECT name FROM collections WHERE tenant_id = $1 AND name > $2 AND deleted_at IS NULL"
     " ORDER BY name LIMIT $3"
@@ -180,14 +169,14 @@ class PostgresDocumentEngine:
         self, tenant_id: int, collection: str, document: Document, precondition: Precondition
     ) -> tuple[Document, bool]:
         async def work(connection: Any) -> tuple[Document, bool]:
-            await _alone(connection, tenant_id, collection, document.id)
+            await alone(connection, tenant_id, collection, document.id)
             while True:
                 entry = await self._catalog.read(connection, tenant_id, collection)
                 row = None
                 if entry is not None:
                     number = entry.collection.number
-                    row = await connection.fetchrow(_LOCK, tenant_id, number, document.id)
-                precondition.check(None if row is None else _etag(document.id, row))
+                    row = await lock_row(connection, tenant_id, number, document.id)
+                precondition.check(None if row is None else etag_of(document.id, row))
                 if entry is None or row is None:
                     try:
                         async with connection.transaction():
@@ -196,7 +185,7 @@ class PostgresDocumentEngine:
                         continue
                     return document, True
                 values = (document.data, document.updated_at)
-                return await self._update(connection, entry, tenant_id, row, _PUT, *values), False
+                return await self._update(connection, entry, tenant_id, row, PUT, *values), False
 
         return await self._change(tenant_id, collection, work)
 
@@ -213,9 +202,7 @@ class PostgresDocumentEngine:
             entry, row = await self._existing(
                 connection, tenant_id, collection, document_id, precondition
             )
-            return await self._update(
-                connection, entry, tenant_id, row, _PATCH, merge_patch, now_ms
-            )
+            return await self._update(connection, entry, tenant_id, row, PATCH, merge_patch, now_ms)
 
         return await self._change(tenant_id, collection, work)
 
@@ -228,7 +215,7 @@ class PostgresDocumentEngine:
         now_ms: int,
     ) -> bool:
         async def work(connection: Any) -> bool:
-            await _alone(connection, tenant_id, collection, document_id)
+            await alone(connection, tenant_id, collection, document_id)
             try:
                 entry, row = await self._existing(
                     connection, tenant_id, collection, document_id, precondition
@@ -295,19 +282,16 @@ class PostgresDocumentEngine:
                 raise
             raise too_slow(query) from None
         finally:
-            self._count(tenant_id, entry, query, self._monotonic() - started)
+            count_query(
+                self._usage,
+                tenant_id,
+                entry.collection.number,
+                query,
+                self._now_ms(),
+                self._monotonic() - started,
+                is_served=is_served(entry.collection.indexes, query),
+            )
         return rows
-
-    def _count(self, tenant_id: int, entry: Entry, query: Query, elapsed_s: float) -> None:
-        number, now_ms, add = entry.collection.number, self._now_ms(), self._usage.add
-        for condition in conditions(query.where):
-            if condition.target.field is not None:
-                add(Key(tenant_id, number, "filter", condition.target.field.name), now_ms)
-        if not is_served(entry.collection.indexes, query):
-            wanted = shape(query)
-            if wanted:
-                name = msgspec.json.encode(wanted).decode()
-                add(Key(tenant_id, number, "unserved", name), now_ms, elapsed_s * 1000)
 
     # ── Collections and indexes ────────────────────────────────────────────────────────────────
 
@@ -507,14 +491,14 @@ class PostgresDocumentEngine:
         entry = await self._catalog.read(connection, tenant_id, collection)
         if entry is None:
             raise KeyError(collection)
-        await _store(connection, tenant_id, entry, [document])
+        await store(connection, tenant_id, entry, [document])
 
     # ── Inside the transaction ─────────────────────────────────────────────────────────────────
 
     async def _change(
         self, tenant_id: int, collection: str, work: Callable[[Any], Awaitable[T]]
     ) -> T:
-        result = await _refusing(self._pool.transaction(work))
+        result = await refusing(self._pool.transaction(work))
         entry = self._catalog.known(tenant_id, collection)
         if entry is not None:
             self._touch(tenant_id, entry.collection.number)
@@ -528,7 +512,7 @@ class PostgresDocumentEngine:
                 tenant_id, collection, document.created_at, connection
             )
             self._check(entry, document.data)
-            if await _refusing(_store(connection, tenant_id, entry, [document])):
+            if await refusing(store(connection, tenant_id, entry, [document])):
                 break
             self._catalog.forget(tenant_id, collection)
         self._inserted(tenant_id, entry, document.updated_at, 1)
@@ -536,7 +520,7 @@ class PostgresDocumentEngine:
     async def _insert_all(
         self, tenant_id: int, collection: str, entry: Entry, documents: Sequence[Document]
     ) -> None:
-        if not await _refusing(_store(self._pool, tenant_id, entry, documents)):
+        if not await refusing(store(self._pool, tenant_id, entry, documents)):
             # Its definition changed meanwhile: each is checked against the new one.
             self._catalog.forget(tenant_id, collection)
             raise Invalid("The collection was defined anew.")
@@ -564,11 +548,8 @@ class PostgresDocumentEngine:
         await keep_version(connection, *place_of)
         document = Document(*await connection.fetchrow(statement, *place_of, text, now_ms))
         self._check(entry, document.data)
-        if collection.fields:
-            before, after = msgspec.json.decode(row["data"]), msgspec.json.decode(document.data)
-            for field in collection.fields:
-                if _at(before, field.steps) != _at(after, field.steps):
-                    self._usage.add(Key(tenant_id, collection.number, "write", field.name), now_ms)
+        for name in changed_fields(collection, row["data"], document.data):
+            self._usage.add(Key(tenant_id, collection.number, "write", name), now_ms)
         return document
 
     async def _existing(
@@ -582,10 +563,10 @@ class PostgresDocumentEngine:
         entry = await self._catalog.read(connection, tenant_id, collection)
         row = None
         if entry is not None:
-            row = await connection.fetchrow(_LOCK, tenant_id, entry.collection.number, document_id)
+            row = await lock_row(connection, tenant_id, entry.collection.number, document_id)
         if entry is None or row is None:
             raise NotFound("There is no such document.")
-        precondition.check(_etag(document_id, row))
+        precondition.check(etag_of(document_id, row))
         return entry, row
 
     async def _locked(self, connection: Any, tenant_id: int, name: str) -> Entry | None:
@@ -617,54 +598,3 @@ class PostgresDocumentEngine:
     def _check(self, entry: Entry, data: str) -> None:
         if entry.collection.schema is not None:
             self._validate(entry.collection, data)
-
-
-async def _store(
-    connection: Any, tenant_id: int, entry: Entry, documents: Sequence[Document]
-) -> bool:
-    """Insert documents; False where their collection is not as it was known to be."""
-    rows = await connection.fetch(
-        _INSERT + " RETURNING key",
-        tenant_id,
-        entry.collection.number,
-        entry.collection.version,
-        [d.id for d in documents],
-        [d.data for d in documents],
-        [d.revision for d in documents],
-        [d.created_at for d in documents],
-        [d.updated_at for d in documents],
-    )
-    return len(rows) > 0
-
-
-async def _refusing(work: Awaitable[T]) -> T:
-    """Turn what jsonb can't hold into a refusal."""
-    try:
-        return await work
-    except asyncpg.DataError as error:
-        raise Invalid(f"PostgreSQL can't hold a value of the document: {error}.") from None
-    except asyncpg.ForeignKeyViolationError:
-        raise NotFound("The tenant or the collection has just been deleted.") from None
-
-
-async def _alone(connection: Any, tenant_id: int, collection: str, document_id: str) -> None:
-    """Wait for whoever makes or deletes the same document, before the transaction has a number:
-    so what comes later in its history has a later place in the change log.
-    """
-    await connection.execute(
-        "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
-        f"{tenant_id}/{collection}/{document_id}",
-    )
-
-
-def _etag(document_id: str, row: Any) -> str:
-    return Document(document_id, "", row["revision"], 0, row["updated_at"]).etag
-
-
-def _at(value: Any, steps: Sequence[str | int]) -> Any:
-    for step in steps:
-        try:
-            value = value[step]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return value

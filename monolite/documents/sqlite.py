@@ -10,9 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import apsw
-import msgspec
 
-from monolite.documents.access import shape
 from monolite.documents.changes import changes_expired, position
 from monolite.documents.collection import (
     Change,
@@ -22,9 +20,10 @@ from monolite.documents.collection import (
     Index,
     UsageReport,
 )
+from monolite.documents.counting import count_query
 from monolite.documents.document import Document
 from monolite.documents.engine import Also, AlsoIndex, Validate
-from monolite.documents.filters import Group, conditions
+from monolite.documents.filters import Group
 from monolite.documents.query import Found, Query
 from monolite.documents.slow import too_slow
 from monolite.documents.sqlite_catalog import Catalog, Entry, insert_collection
@@ -268,19 +267,11 @@ class SqliteDocumentEngine:
     def _count(
         self, tenant_id: int, entry: Entry, statement: Statement, query: Query, elapsed_s: float
     ) -> None:
-        number, now_ms, add = entry.collection.number, self._now_ms(), self._usage.add
-        index = statement.access.index
+        number, now_ms, index = entry.collection.number, self._now_ms(), statement.access.index
         if index is not None:
-            add(Key(tenant_id, number, "index", str(index.id)), now_ms)
-        wanted = conditions(query.where)
-        for condition in wanted:
-            if condition.target.field is not None:
-                add(Key(tenant_id, number, "filter", condition.target.field.name), now_ms)
-        if statement.parses_json or (index is None and query.order):
-            wanted_shape = shape(query)
-            if wanted_shape:
-                name = msgspec.json.encode(wanted_shape).decode()
-                add(Key(tenant_id, number, "unserved", name), now_ms, elapsed_s * 1000)
+            self._usage.add(Key(tenant_id, number, "index", str(index.id)), now_ms)
+        is_served = not statement.parses_json and (index is not None or not query.order)
+        count_query(self._usage, tenant_id, number, query, now_ms, elapsed_s, is_served=is_served)
 
     # ── Collections and indexes ────────────────────────────────────────────────────────────────
 

@@ -57,7 +57,9 @@ class _Members(list[tuple[str, Any]]):
 
 def _walk(text: str) -> None:
     """Look at every key and string; raises Invalid for a key that comes twice, and for a NUL."""
-    waiting: list[tuple[str, Any]] = [("#", json.loads(text, object_pairs_hook=_Members, parse_int=float))]
+    waiting: list[tuple[str, Any]] = [
+        ("#", json.loads(text, object_pairs_hook=_Members, parse_int=float))
+    ]
     while waiting:
         pointer, value = waiting.pop()
         if isinstance(value, str) and "\0" in value:
