@@ -90,7 +90,10 @@ def write_payload(libraries: dict[str, str], rarely: dict[str, str]) -> None:
             payload.write(content)
         for name, file in rarely.items():
             stripped = BUILD / "stripped"
-            subprocess.run(["strip", "--strip-debug", "-o", stripped, file], check=True)
+            subprocess.run(  # noqa: S603  # binutils come with gcc
+                [shutil.which("strip") or "strip", "--strip-debug", "-o", stripped, file],
+                check=True,
+            )
             content = stripped.read_bytes()
             compressed = lzma.compress(content, preset=6)
             parts[name] = {

@@ -16,6 +16,6 @@ together they are the change feed. What takes long, filling or removing, is done
 on where a killed server stopped.
 
 A list follows the order of creation: documents created while someone pages appear at the end, none
-is seen twice. The ETag is the revision and the time of the change: a document deleted and made again
-under the same id never repeats one.
+is seen twice. The ETag is the revision and the time of the change: a document deleted and made
+again under the same id never repeats one.
 """
