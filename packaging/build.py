@@ -90,7 +90,7 @@ def write_payload(libraries: dict[str, str], rarely: dict[str, str]) -> None:
             payload.write(content)
         for name, file in rarely.items():
             stripped = BUILD / "stripped"
-            subprocess.run(  # noqa: S603  # binutils come with gcc
+            subprocess.run(  # binutils come with gcc
                 [shutil.which("strip") or "strip", "--strip-debug", "-o", stripped, file],
                 check=True,
             )
