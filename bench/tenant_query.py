@@ -211,7 +211,7 @@ def _ask_raw(connection: apsw.Connection) -> dict[str, Ask]:
 
         async def ask(tenant: int) -> int:
             rows = connection.execute(text, (tenant, *values)).fetchall()
-            return len(rows) if limit else rows[0][0]
+            return len(rows) if limit else int(str(rows[0][0]))
 
         return ask
 
@@ -247,7 +247,7 @@ async def _count_postgres(connection: Any) -> Ask:
     counted = await connection.prepare(f"SELECT count(*) FROM orders WHERE {_POSTGRES_WHERE}")
 
     async def count(tenant: int) -> int:
-        return await counted.fetchval(tenant, orders.REGION, orders.TIER_MIN)
+        return int(await counted.fetchval(tenant, orders.REGION, orders.TIER_MIN))
 
     return count
 

@@ -15,7 +15,8 @@ class Access:
     """One way to the documents: an index with the conditions that seek in it, or none of them.
 
     `equal_count` fields are fixed to one value each. `is_ordered` says that entries come in the
-    query's order. `sought` are the conditions that need no look any more.
+    query's order, `is_few` that the documents are named by their ids. `sought` are the conditions
+    that need no look any more.
     """
 
     index: Index | None
@@ -23,6 +24,7 @@ class Access:
     equal_count: int = 0
     is_ordered: bool = False
     by_id: bool = False
+    is_few: bool = False
 
 
 def access_of(index: Index, wanted: Sequence[Condition], query: Query) -> Access:

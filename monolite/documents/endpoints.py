@@ -325,10 +325,12 @@ def _json(document: Document, selected: tuple[tuple[str, Steps], ...] | None = N
     data = document.data
     if selected is not None:
         data = msgspec.json.encode(project(msgspec.json.decode(data), selected)).decode()
+    created = updated = rfc3339(document.created_at)
+    if document.updated_at != document.created_at:
+        updated = rfc3339(document.updated_at)
     return (
-        f'{{"id":"{document.id}","data":{data}'
-        f',"created_at":"{rfc3339(document.created_at)}"'
-        f',"updated_at":"{rfc3339(document.updated_at)}","revision":{document.revision}}}'
+        f'{{"id":"{document.id}","data":{data},"created_at":"{created}"'
+        f',"updated_at":"{updated}","revision":{document.revision}}}'
     ).encode()
 
 

@@ -31,7 +31,6 @@ from monolite.documents.sqlite_changes import changes_after, expire_changes, kee
 from monolite.documents.sqlite_definitions import create_index, define, drop_index, hide
 from monolite.documents.sqlite_index_entries import add_entries, change_entries, entries_of
 from monolite.documents.sqlite_plan import (
-    INLINE_ROWS_MAX,
     Statement,
     count_statement,
     find_statement,
@@ -251,9 +250,8 @@ class SqliteDocumentEngine:
             return connection.execute(statement.text, statement.parameters).fetchall()
 
         started = self._monotonic()
-        if statement.rows_max is not None and statement.rows_max <= INLINE_ROWS_MAX:
-            rows = read(self._readers.inline)
-        else:
+        rows = self._readers.briefly(read) if statement.may_be_brief else None
+        if rows is None:
             try:
                 rows = await self._readers.run(read, deadline_s=self._deadline_s)
             except ReadDeadline:

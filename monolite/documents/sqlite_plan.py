@@ -20,11 +20,10 @@ from monolite.documents.query import Query
 from monolite.documents.sqlite_catalog import Entry
 from monolite.documents.sqlite_filters import MISSING, FilterSql
 
-PROBED_MAX = 1000
-"""Entries counted to tell indexes apart."""
+PROBED = (200, 5000)
+"""Entries counted to tell indexes apart: the second number where the first told nothing."""
 
-INLINE_ROWS_MAX = 300
-"""What a read may look at on the loop itself: a thread's hop costs as much as these."""
+_ROWS_MAX = 300
 
 _VALUES = ("v1", "v2", "v3")
 _INCLUDED = ("x1", "x2")
@@ -34,21 +33,21 @@ _RANGES = ("gt", "gte", "lt", "lte")
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement to run. `rows_max` bounds what it reads, where that is known."""
+    """A statement to run. `may_be_brief` unless it is sure to look at a whole collection."""
 
     text: str
     parameters: tuple[Any, ...]
     access: Access
     parses_json: bool
     sort_keys: int
-    rows_max: int | None
+    may_be_brief: bool
 
 
 def find_statement(
     connection: apsw.Connection, entry: Entry, tenant_id: int, query: Query
 ) -> Statement:
     """The statement for a page: key, the document's members, then the sort keys, limit + 1 rows."""
-    access, rows = choose(connection, entry, tenant_id, query)
+    access = choose(connection, entry, tenant_id, query)
     sql = FilterSql(entry.columns, _entered(access))
     source, where = _source(sql, entry, tenant_id, access)
     rest = _rest(query.where, access)
@@ -67,15 +66,14 @@ def find_statement(
         f"SELECT {_COLUMNS}{sorted_by} FROM {source} WHERE {' AND '.join(where)}"
         f" ORDER BY {order} LIMIT {sql.bind(query.limit + 1)}"
     )
-    if not rest.members and access.is_ordered:
-        rows = query.limit + 1 if rows is None else min(rows, query.limit + 1)
+    is_page = not rest.members and access.is_ordered and query.limit <= _ROWS_MAX
     return Statement(
         text,
         tuple(sql.parameters),
         access,
         filter_parses or sql.parses_json,
         len(keys) - 1,
-        rows,
+        access.index is not None or access.is_few or is_page,
     )
 
 
@@ -83,7 +81,7 @@ def count_statement(
     connection: apsw.Connection, entry: Entry, tenant_id: int, where: Group
 ) -> Statement:
     """The statement for an exact count; of an index's entries alone where they hold enough."""
-    access, rows = choose(connection, entry, tenant_id, Query(where))
+    access = choose(connection, entry, tenant_id, Query(where))
     sql = FilterSql(entry.columns, _entered(access))
     source, conditions = _source(sql, entry, tenant_id, access)
     rest = _rest(where, access)
@@ -92,17 +90,16 @@ def count_statement(
     if access.index is not None and sql.needs_document:
         source += " CROSS JOIN documents d ON d.key = e.key"
     text = f"SELECT count(*) FROM {source} WHERE {' AND '.join(conditions)}"
-    return Statement(text, tuple(sql.parameters), access, sql.parses_json, 0, rows)
+    is_brief = access.index is not None or access.is_few
+    return Statement(text, tuple(sql.parameters), access, sql.parses_json, 0, is_brief)
 
 
-def choose(
-    connection: apsw.Connection, entry: Entry, tenant_id: int, query: Query
-) -> tuple[Access, int | None]:
-    """The way to take, and how many entries it reads at most, where that was counted."""
+def choose(connection: apsw.Connection, entry: Entry, tenant_id: int, query: Query) -> Access:
+    """The way to take."""
     wanted = conjunction(query.where)
     by_id = any(c.target.built_in == "id" and c.operator in ("eq", "in") for c in wanted)
     if by_id:
-        return Access(None, by_id=True), _ids(wanted)
+        return Access(None, by_id=True, is_few=True)
     ways = [
         way
         for index in entry.collection.indexes
@@ -115,18 +112,26 @@ def choose(
             None,
             is_ordered=not query.order,
             by_id=first is not None and first.built_in == "id",
-        ), None
-    counted = [(_probe(connection, entry, tenant_id, way), way) for way in ways]
+        )
+    return ways[0] if len(ways) == 1 else _cheapest(connection, entry, tenant_id, ways)
 
-    def cost(counted_way: tuple[int, Access]) -> tuple[int, int, int]:
-        rows, way = counted_way
-        if rows > PROBED_MAX and way.is_ordered:
-            # It may stop at the end of the page, and mostly does.
-            rows = PROBED_MAX
-        return rows, not way.is_ordered, -len(way.sought)
 
-    rows, way = min(counted, key=cost)
-    return way, rows if rows <= PROBED_MAX else None
+def _cheapest(
+    connection: apsw.Connection, entry: Entry, tenant_id: int, ways: Sequence[Access]
+) -> Access:
+    for count_max in PROBED:
+        counted = [(_probe(connection, entry, tenant_id, way, count_max), way) for way in ways]
+        rows, _, _, at = min(
+            (rows, not way.is_ordered, -len(way.sought), at)
+            for at, (rows, way) in enumerate(counted)
+        )
+        if rows <= count_max:
+            return ways[at]
+        # In the query's order it may stop at the end of the page, and mostly does.
+        ordered = [way for way in ways if way.is_ordered]
+        if ordered:
+            return max(ordered, key=lambda way: len(way.sought))
+    return max(ways, key=lambda way: len(way.sought))
 
 
 def _rest(group: Group, access: Access) -> Group:
@@ -160,6 +165,8 @@ def _source(sql: FilterSql, entry: Entry, tenant_id: int, access: Access) -> tup
             f"d.collection_id = {sql.bind(entry.collection.number)}",
         ]
     where = [f"e.tenant_id = {tenant}", f"e.index_id = {access.index.id}"]
+    # Said, or SQLite would sort by the key what lies in its order already.
+    where += [f"e.{value} = x''" for value in _VALUES[len(access.index.fields) :]]
     names = _entered(access)
     for condition in access.sought:
         assert condition.target.column is not None  # an index has no paths
@@ -214,20 +221,15 @@ def _beyond(sql: FilterSql, keys: Sequence[tuple[str, bool]], after: Sequence[An
     return f"({' OR '.join(f'({way})' for way in ways)})"
 
 
-def _ids(wanted: Sequence[Condition]) -> int:
-    for condition in wanted:
-        if condition.target.built_in == "id" and condition.operator == "in":
-            return len(condition.value)
-    return 1
-
-
-def _probe(connection: apsw.Connection, entry: Entry, tenant_id: int, access: Access) -> int:
-    """How many entries a way reads, counted no further than PROBED_MAX + 1."""
+def _probe(
+    connection: apsw.Connection, entry: Entry, tenant_id: int, access: Access, count_max: int
+) -> int:
+    """How many entries a way reads, counted no further than one beyond `count_max`."""
     sql = FilterSql(entry.columns, _entered(access))
     source, where = _source(sql, entry, tenant_id, access)
     text = (
         f"SELECT count(*) FROM (SELECT 1 FROM {source} WHERE {' AND '.join(where)}"
-        f" LIMIT {PROBED_MAX + 1})"
+        f" LIMIT {count_max + 1})"
     )
     (row,) = connection.execute(text, sql.parameters)
     return int(row[0])

@@ -28,6 +28,9 @@ Read = Callable[[apsw.Connection], T]
 # SQLite's virtual machine steps between two looks at the clock: about a tenth of a millisecond.
 STEPS_BETWEEN_LOOKS = 10_000
 
+STEPS_ON_LOOP = 10_000
+"""What a read may take on the loop itself, once to twice: as much as a hop to a thread and back."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReaderStats:
@@ -81,6 +84,22 @@ class Readers:
         self._latencies = Latencies()
         self._deadlines_total = 0
         self.inline = open_connection()
+
+    def briefly(self, read: Read[T]) -> T | None:
+        """What `read` gives, on the loop's own connection; None where that took STEPS_ON_LOOP, and
+        it is for `run`.
+        """
+        connection = self.inline
+        # SQLite counts the steps of a kept statement on from its last use: the first call says only
+        # that it came past a multiple.
+        calls = iter((False,))
+        connection.set_progress_handler(lambda: next(calls, True), STEPS_ON_LOOP)
+        try:
+            return read(connection)
+        except apsw.InterruptError:
+            return None
+        finally:
+            connection.set_progress_handler(None)
 
     async def run(self, read: Read[T], *, deadline_s: float = 5.0) -> T:
         """What `read` gives, on a pool thread, or the error it raised.
