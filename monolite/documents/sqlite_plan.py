@@ -58,14 +58,23 @@ def find_statement(
     keys.append(("e.key" if access.index is not None else "d.key", query.descending))
     if query.after is not None:
         where.append(_beyond(sql, keys, query.after))
-    if access.index is not None:
-        source += " CROSS JOIN documents d ON d.key = e.key"
     order = ", ".join(f"{key} {'DESC' if descending else 'ASC'}" for key, descending in keys)
-    sorted_by = "".join(f", {key}" for key, _ in keys[:-1])
-    text = (
-        f"SELECT {_COLUMNS}{sorted_by} FROM {source} WHERE {' AND '.join(where)}"
-        f" ORDER BY {order} LIMIT {sql.bind(query.limit + 1)}"
-    )
+    sort_keys = [key for key, _ in keys[:-1]]
+    if access.index is not None and not sql.needs_document:
+        # Sorted as keys, not as documents. The outer loop of a CROSS JOIN keeps the order.
+        inner = "".join(f", {key} AS s{at}" for at, key in enumerate(sort_keys))
+        source = (
+            f"(SELECT e.key{inner} FROM {source} WHERE {' AND '.join(where)} ORDER BY {order}"
+            f" LIMIT {sql.bind(query.limit + 1)}) e CROSS JOIN documents d ON d.key = e.key"
+        )
+        sort_keys = [f"e.s{at}" for at in range(len(sort_keys))]
+        tail = ""
+    else:
+        if access.index is not None:
+            source += " CROSS JOIN documents d ON d.key = e.key"
+        limit = sql.bind(query.limit + 1)
+        tail = f" WHERE {' AND '.join(where)} ORDER BY {order} LIMIT {limit}"
+    text = f"SELECT {', '.join([_COLUMNS, *sort_keys])} FROM {source}{tail}"
     is_page = not rest.members and access.is_ordered and query.limit <= _ROWS_MAX
     return Statement(
         text,
@@ -81,7 +90,7 @@ def count_statement(
     connection: apsw.Connection, entry: Entry, tenant_id: int, where: Group
 ) -> Statement:
     """The statement for an exact count; of an index's entries alone where they hold enough."""
-    access = choose(connection, entry, tenant_id, Query(where))
+    access = choose(connection, entry, tenant_id, Query(where), stops_early=False)
     sql = FilterSql(entry.columns, _entered(access))
     source, conditions = _source(sql, entry, tenant_id, access)
     rest = _rest(where, access)
@@ -94,8 +103,15 @@ def count_statement(
     return Statement(text, tuple(sql.parameters), access, sql.parses_json, 0, is_brief)
 
 
-def choose(connection: apsw.Connection, entry: Entry, tenant_id: int, query: Query) -> Access:
-    """The way to take."""
+def choose(
+    connection: apsw.Connection,
+    entry: Entry,
+    tenant_id: int,
+    query: Query,
+    *,
+    stops_early: bool = True,
+) -> Access:
+    """The way to take; `stops_early` where a page is wanted, and not all that pass."""
     wanted = conjunction(query.where)
     by_id = any(c.target.built_in == "id" and c.operator in ("eq", "in") for c in wanted)
     if by_id:
@@ -113,11 +129,17 @@ def choose(connection: apsw.Connection, entry: Entry, tenant_id: int, query: Que
             is_ordered=not query.order,
             by_id=first is not None and first.built_in == "id",
         )
-    return ways[0] if len(ways) == 1 else _cheapest(connection, entry, tenant_id, ways)
+    if len(ways) == 1:
+        return ways[0]
+    return _cheapest(connection, entry, tenant_id, ways, stops_early)
 
 
 def _cheapest(
-    connection: apsw.Connection, entry: Entry, tenant_id: int, ways: Sequence[Access]
+    connection: apsw.Connection,
+    entry: Entry,
+    tenant_id: int,
+    ways: Sequence[Access],
+    stops_early: bool,
 ) -> Access:
     for count_max in PROBED:
         counted = [(_probe(connection, entry, tenant_id, way, count_max), way) for way in ways]
@@ -128,7 +150,7 @@ def _cheapest(
         if rows <= count_max:
             return ways[at]
         # In the query's order it may stop at the end of the page, and mostly does.
-        ordered = [way for way in ways if way.is_ordered]
+        ordered = [way for way in ways if way.is_ordered and stops_early]
         if ordered:
             return max(ordered, key=lambda way: len(way.sought))
     return max(ways, key=lambda way: len(way.sought))
