@@ -14,7 +14,7 @@ from monolite.documents.core import Ask, Documents, Imported
 from monolite.documents.document import Document
 from monolite.documents.paths import Steps
 from monolite.documents.query import project
-from monolite.web.answer import Answer, Stream, json_answer, page_answer
+from monolite.web.answer import Answer, Stream, json_answer, page_of_texts
 from monolite.web.call import Call
 from monolite.web.cursors import Cursors
 from monolite.web.decoding import query_pairs
@@ -141,6 +141,7 @@ def operations(
             known_query=False,
             description=f"{filters} In the order they were made, unless `order` says otherwise."
             f" With `Accept: {NDJSON}` all that match, a line each.",
+            hot=True,
         ),
         Operation(
             "documents.explain",
@@ -254,11 +255,11 @@ class _Endpoints:
             return Stream(200, _exported(found), [(b"content-type", NDJSON.encode())])
         after = self._cursors.decode(call, call.query.cursor)
         listed = await self._documents.list(tenant_id, collection, ask, after)
-        shown = [msgspec.Raw(_json(d, listed.selected)) for d in listed.documents]
+        shown = [_text(document, listed.selected) for document in listed.documents]
         position = listed.position
         cursor = None if position is None else self._cursors.encode(call, position)
         extra = {} if listed.total is None else {"total": listed.total}
-        return page_answer(shown, cursor, **extra)
+        return page_of_texts(shown, cursor, **extra)
 
     async def explain(self, call: Call) -> Answer:
         explanation = await self._documents.explain(
@@ -320,7 +321,7 @@ def _accepts_lines(call: Call) -> bool:
     return NDJSON in (call.header(b"accept") or "").lower()
 
 
-def _json(document: Document, selected: tuple[tuple[str, Steps], ...] | None = None) -> bytes:
+def _text(document: Document, selected: tuple[tuple[str, Steps], ...] | None = None) -> str:
     # `data` is JSON text already; decoding it only to encode it again would cost a GET twice over.
     data = document.data
     if selected is not None:
@@ -331,12 +332,14 @@ def _json(document: Document, selected: tuple[tuple[str, Steps], ...] | None = N
     return (
         f'{{"id":"{document.id}","data":{data},"created_at":"{created}"'
         f',"updated_at":"{updated}","revision":{document.revision}}}'
-    ).encode()
+    )
 
 
 def _shown(document: Document, status: int, *headers: tuple[bytes, bytes]) -> Answer:
     etag = (b"etag", document.etag.encode())
-    return Answer(status, _json(document), [(b"content-type", b"application/json"), etag, *headers])
+    return Answer(
+        status, _text(document).encode(), [(b"content-type", b"application/json"), etag, *headers]
+    )
 
 
 def _outcome(state: Imported) -> ImportShown:
@@ -355,7 +358,7 @@ async def _progress(states: AsyncGenerator[Imported, None]) -> AsyncGenerator[by
 async def _exported(found: AsyncGenerator[Document, None]) -> AsyncGenerator[bytes, None]:
     async with aclosing(found):
         async for document in found:
-            yield _json(document) + b"\n"
+            yield _text(document).encode() + b"\n"
 
 
 async def _events(found: AsyncGenerator[Change, None]) -> AsyncIterator[bytes]:

@@ -7,7 +7,7 @@ it there, and a transaction that is lost forgets all. A reader's is asked for th
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import apsw
 import msgspec
@@ -31,15 +31,16 @@ class Entry:
     """A collection with what its statements need.
 
     `columns` has each promoted field's column. `seq` is the last change's number, which only the
-    writer counts on.
+    writer counts on. `choices` remembers for a moment which index served a query.
     """
 
-    __slots__ = ("collection", "columns", "entries_sql", "indexes", "seq")
+    __slots__ = ("choices", "collection", "columns", "entries_sql", "indexes", "seq")
 
     def __init__(self, collection: Collection, columns: dict[str, str]) -> None:
         self.collection = collection
         self.columns = columns
         self.seq = -1
+        self.choices: dict[Any, tuple[float, int]] = {}
         self.indexes = collection.indexes
         self.entries_sql = entries_sql(self.indexes, columns) if self.indexes else None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 import apsw
@@ -24,6 +25,8 @@ PROBED = (200, 5000)
 """Entries counted to tell indexes apart: the second number where the first told nothing."""
 
 _ROWS_MAX = 300
+_CHOICES_MAX = 256
+_CHOICE_S = 1.0
 
 _VALUES = ("v1", "v2", "v3")
 _INCLUDED = ("x1", "x2")
@@ -131,7 +134,20 @@ def choose(
         )
     if len(ways) == 1:
         return ways[0]
-    return _cheapest(connection, entry, tenant_id, ways, stops_early)
+    asked = (stops_early, *[(way.is_ordered, *map(_asked, way.sought)) for way in ways])
+    now = monotonic()
+    until, at = entry.choices.get(asked, (0.0, 0))
+    if until < now:
+        at = ways.index(_cheapest(connection, entry, tenant_id, ways, stops_early))
+        if len(entry.choices) >= _CHOICES_MAX:
+            entry.choices.clear()
+        entry.choices[asked] = (now + _CHOICE_S, at)
+    return ways[at]
+
+
+def _asked(condition: Condition) -> tuple[Any, ...]:
+    # With its type: 1, 1.0 and true are one key of a dictionary.
+    return condition.target.column, condition.operator, condition.negated, repr(condition.value)
 
 
 def _cheapest(

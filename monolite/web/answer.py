@@ -52,3 +52,10 @@ def json_answer(value: Any, status: int = 200, headers: Headers | None = None) -
 def page_answer(data: list[Any], next_cursor: str | None, **extra: Any) -> Answer:
     """The list shape: `{"data": [...], "next_cursor": null}`."""
     return json_answer({"data": data, "next_cursor": next_cursor, **extra})
+
+
+def page_of_texts(items: list[str], next_cursor: str | None, **extra: Any) -> Answer:
+    """The list shape of items that are JSON text already."""
+    rest = _encode({"next_cursor": next_cursor, **extra})
+    body = b'{"data":[' + ",".join(items).encode() + b"]," + rest[1:]
+    return Answer(200, body, [JSON_TYPE])

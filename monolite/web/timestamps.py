@@ -13,8 +13,7 @@ def _to_second(second: int) -> str:
 
 def rfc3339(ms: int) -> str:
     """Milliseconds since 1970 as `2026-11-23T08:00:00.123Z`."""
-    second, rest = divmod(ms, 1000)
-    return f"{_to_second(second)}.{rest:03d}Z"
+    return f"{_to_second(ms // 1000)}.{ms % 1000:03d}Z"
 
 
 def parse_rfc3339(text: str) -> int:
