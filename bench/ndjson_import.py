@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bench import options, orders, records, seeding, servers
 from bench.rounds import Figure, in_turn, print_rates, ratios, report
@@ -50,7 +51,7 @@ def run(chosen: argparse.Namespace, folder: Path) -> int:
     count = chosen.documents
     lines = orders.lines(0, count)
     command = options.command_of(chosen)
-    contenders = {}
+    contenders: dict[str, Any] = {}
     for name, synchronous, indexed in (
         (OURS, "normal", False),
         (FULL, "full", False),

@@ -16,7 +16,7 @@ COLLECTION = "orders"
 REGIONS = ("us-east", "us-west", "eu-west", "eu-north", "ap-south")
 TIERS_COUNT = 6
 REGION, TIER_MIN = "us-east", 3
-FIELDS = {
+FIELDS: dict[str, dict[str, Any]] = {
     "region": {"path": "$.config.region", "type": "string"},
     "shipping_tier": {"path": "$.config.shipping_tier", "type": "integer"},
 }
