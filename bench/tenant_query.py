@@ -62,7 +62,7 @@ def main() -> int:
     parser.add_argument("--tenants", type=int, default=1000, help="(%(default)s)")
     parser.add_argument("--documents", type=int, default=1000, help="of each (%(default)s)")
     parser.add_argument(
-        "--block", type=int, default=10, help="of one tenant that arrive together (%(default)s)"
+        "--block", type=int, default=1, help="of one tenant that arrive together (%(default)s)"
     )
     parser.add_argument("--queries", type=int, default=2000, help="each run (%(default)s)")
     parser.add_argument(
