@@ -16,8 +16,8 @@ MAKE_VENV := packaging/make_venv.sh
 help: ## List the commands.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
-$(RUNTIME): requirements/runtime.txt $(MAKE_VENV) packaging/choose_python.sh
-	@$(MAKE_VENV) $(VENV) requirements/runtime.txt
+$(RUNTIME): requirements/runtime.txt requirements/bare.txt $(MAKE_VENV) packaging/choose_python.sh
+	@$(MAKE_VENV) $(VENV) requirements/runtime.txt requirements/bare.txt
 	@touch $@
 
 $(DEV): requirements/dev.txt $(RUNTIME)

@@ -11,6 +11,7 @@ import httpx
 import jwt
 import pytest
 
+from tests.eventually import eventually
 from tests.server_process import ServerProcess, Tenant
 
 DOCUMENTS = "/v1/collections/doc-7/documents"
@@ -69,7 +70,7 @@ def test_a_key_ends_at_its_time(client: httpx.Client, server: ServerProcess) -> 
     key = client.post("/v1/keys", json=body).json()["key"]
     with server.client(key) as one:
         assert one.get(DOCUMENTS).status_code == 404
-        assert eventually(lambda: one.get(DOCUMENTS).status_code == 401)
+        eventually(lambda: one.get(DOCUMENTS).status_code == 401, "the token ends")
     past = {**body, "expires_at": "2020-01-01T00:00:00Z"}
     assert client.post("/v1/keys", json=past).status_code == 422
 
@@ -132,7 +133,7 @@ def test_a_token_never_outlives_the_key_that_minted_it(
 
 def test_a_token_expires(server: ServerProcess, client: httpx.Client) -> None:
     with server.client(token_of(client, ttl_s=1)) as phone:
-        assert eventually(lambda: phone.get(DOCUMENTS).status_code == 401)
+        eventually(lambda: phone.get(DOCUMENTS).status_code == 401, "the token ends")
 
 
 def test_a_forged_token_is_401(server: ServerProcess, client: httpx.Client) -> None:
@@ -200,12 +201,3 @@ def test_a_stream_ends_when_its_token_expires(
     token = token_of(operator, scopes=["operator"], ttl_s=2)
     lines = stream_ends_after(server, token, lambda: None)
     assert any(line.startswith("data: ") for line in lines)
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,12 @@ import msgspec
 import pytest
 
 from monolite.tenancy.secret import RootSecret
+from tests.eventually import eventually
 from tests.postgres_server import PostgresServer
 from tests.server_process import ServerProcess, Tenant, running_server
 
 C = "/v1/collections/orders"
 TIER = {"path": "$.config.tier", "type": "integer", "index": True}
-
-
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, f"never happened: {what}"
-        time.sleep(0.02)
 
 
 def fill(client: httpx.Client, count: int) -> None:

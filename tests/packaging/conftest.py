@@ -7,11 +7,12 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.eventually import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 30.0
@@ -70,14 +71,6 @@ class Running:
             return False
         finally:
             connection.close()
-
-
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    """Wait until the condition holds; fails with `what` when it never does."""
-    deadline = time.monotonic() + START_S
-    while not condition():
-        assert time.monotonic() < deadline, f"never happened: {what}"
-        time.sleep(0.02)
 
 
 def alive(process: int) -> bool:

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from monolite import licenses
-from tests.packaging.conftest import Running, alive, eventually, run
+from tests.eventually import eventually
+from tests.packaging.conftest import Running, alive, run
 
 Serve = Callable[..., Running]
 REPLICA = {
