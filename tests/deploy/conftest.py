@@ -19,6 +19,11 @@ from typing import Any
 
 import pytest
 
+from tests.packaging.conftest import executable as built
+from tests.s3_server import s3_server
+
+__all__ = ["built", "s3_server"]
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 # The transport: what a real ssh does with its last arguments, on this machine.
@@ -68,14 +73,23 @@ class Host:
         """The data directory."""
         return self.root / "var/lib/monolite"
 
-    def ask(self, method: str, path: str, body: Any = None, *, key: str | None = None) -> Any:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        key: str | None = None,
+        prefer: str | None = None,
+    ) -> Any:
         """(status, decoded body) from the running server."""
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"}
-            | ({"Authorization": f"Bearer {key}"} if key else {}),
+            | ({"Authorization": f"Bearer {key}"} if key else {})
+            | ({"Prefer": prefer} if prefer else {}),
         )
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:

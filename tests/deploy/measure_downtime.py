@@ -1,8 +1,8 @@
 """How long an upgrade by deploy.sh is felt: run with `python -m tests.deploy.measure_downtime`.
 
 A client asks /healthz on a new connection every 2 ms while deploy.sh replaces one release of
-dist/monolite by another under the systemctl stand-in. Downtime is the time from the first request
-that failed to the first answer after the last one that did. Prints the median and the worst.
+dist/monolite by another on a machine of its own, with a real systemd. Downtime is the time from
+the first request that failed to the first answer after the last one that did. Prints the median and the worst.
 """
 
 from __future__ import annotations
