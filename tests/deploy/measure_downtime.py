@@ -2,7 +2,8 @@
 
 A client asks /healthz on a new connection every 2 ms while deploy.sh replaces one release of
 dist/monolite by another on a machine of its own, with a real systemd. Downtime is the time from
-the first request that failed to the first answer after the last one that did. Prints the median and the worst.
+the first request that failed to the first answer after the last one that did. Prints the median
+and the worst.
 """
 
 from __future__ import annotations
