@@ -20,6 +20,11 @@ $(RUNTIME): requirements/runtime.txt requirements/bare.txt $(MAKE_VENV) packagin
 	@$(MAKE_VENV) $(VENV) requirements/runtime.txt requirements/bare.txt
 	@touch $@
 
+KERNELS := monolite/kernels/libkernels.so
+$(KERNELS): packaging/kernels.py $(wildcard monolite/kernels/native/*) | $(RUNTIME)
+	@printf 'setup: building the kernels\n'
+	@$(BIN)/python packaging/kernels.py
+
 $(DEV): requirements/dev.txt $(RUNTIME)
 	@$(MAKE_VENV) $(VENV) requirements/runtime.txt requirements/dev.txt
 	@touch $@
@@ -28,9 +33,9 @@ $(BENCH): requirements/bench.txt $(DEV)
 	@$(MAKE_VENV) $(VENV) requirements/bench.txt
 	@touch $@
 
-setup: $(DEV) ## Make .venv from the hashed requirements.
+setup: $(DEV) $(KERNELS) ## Make .venv from the hashed requirements.
 
-run: $(RUNTIME) ## Set up and serve on 127.0.0.1:8080 from ./data.
+run: $(RUNTIME) $(KERNELS) ## Set up and serve on 127.0.0.1:8080 from ./data.
 	@exec $(BIN)/python server.py serve --data data --listen 127.0.0.1:8080 --demo
 
 test: setup ## Set up and run every test.

@@ -1,0 +1,235 @@
+"""The C library, through ctypes. native/kernels.h says what each call takes."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monolite.kernels.arrays import EncoderWeights, Linear, Rows, padded
+
+ABI = 1
+PATH = Path(__file__).with_name("libkernels.so")
+
+F32 = NDArray[np.float32]
+
+
+class _Linear(Structure):
+    _fields_ = [
+        ("packed", c_void_p),
+        ("scale", c_void_p),
+        ("bias", c_void_p),
+        ("rows", c_int32),
+        ("columns", c_int32),
+    ]
+
+
+class _EncoderLayer(Structure):
+    _fields_ = [
+        ("qkv", _Linear),
+        ("out", _Linear),
+        ("up", _Linear),
+        ("down", _Linear),
+        ("attention_norm_weight", c_void_p),
+        ("attention_norm_bias", c_void_p),
+        ("output_norm_weight", c_void_p),
+        ("output_norm_bias", c_void_p),
+    ]
+
+
+class _Encoder(Structure):
+    _fields_ = [
+        ("layers", c_int32),
+        ("width", c_int32),
+        ("hidden", c_int32),
+        ("heads", c_int32),
+        ("epsilon", c_float),
+        ("pooling", c_int32),
+        ("words", c_void_p),
+        ("word_scale", c_void_p),
+        ("positions", c_void_p),
+        ("norm_weight", c_void_p),
+        ("norm_bias", c_void_p),
+        ("layer", POINTER(_EncoderLayer)),
+    ]
+
+
+class _Rows(Structure):
+    _fields_ = [
+        ("codes", c_void_p),
+        ("scale", c_void_p),
+        ("bits", c_void_p),
+        ("allowed", c_void_p),
+        ("count", c_int64),
+        ("width", c_int32),
+        ("width_padded", c_int32),
+    ]
+
+
+class Library:
+    """libkernels.so, loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self._calls = ctypes.CDLL(str(path))
+        self._calls.kernels_variant_name.restype = c_char_p
+        self._calls.kernels_search.restype = c_int64
+        if self._calls.kernels_abi() != ABI:
+            raise OSError(f"{path} was built from other sources: run make setup")
+        names = range(self._calls.kernels_variants())
+        self.variants = [self._calls.kernels_variant_name(i).decode() for i in names]
+
+    def runnable(self) -> list[str]:
+        """The variants that this machine can run, best first."""
+        return [name for i, name in enumerate(self.variants) if self._calls.kernels_variant_runs(i)]
+
+    def select(self, choice: str, threads: int) -> str | None:
+        """Choose a variant, `auto` for the best; its name, or None where it can't run."""
+        name = self.runnable()[0] if choice == "auto" else choice
+        if name not in self.variants:
+            return None
+        chosen = self._calls.kernels_select(self.variants.index(name), c_int(threads))
+        return name if chosen else None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._calls, name)
+
+
+def load(path: Path = PATH) -> Library:
+    """Load the library. Raises OSError where it is missing, broken or of other sources."""
+    return Library(path)
+
+
+def _at(array: NDArray[Any] | None) -> c_void_p:
+    return c_void_p(None if array is None else array.ctypes.data)
+
+
+def _floats(array: F32) -> F32:
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _linear(weights: Linear) -> _Linear:
+    return _Linear(
+        _at(weights.packed), _at(weights.scale), _at(weights.bias), weights.rows, weights.columns
+    )
+
+
+def encoder_structure(weights: EncoderWeights) -> _Encoder:
+    """The model as the library takes it; it points into the arrays, which must outlive it."""
+    layers = (_EncoderLayer * len(weights.layers))(
+        *(
+            _EncoderLayer(
+                _linear(layer.qkv),
+                _linear(layer.out),
+                _linear(layer.up),
+                _linear(layer.down),
+                _at(layer.attention_norm_weight),
+                _at(layer.attention_norm_bias),
+                _at(layer.output_norm_weight),
+                _at(layer.output_norm_bias),
+            )
+            for layer in weights.layers
+        )
+    )
+    return _Encoder(
+        len(weights.layers),
+        weights.width,
+        weights.hidden,
+        weights.heads,
+        weights.epsilon,
+        0 if weights.pooling == "mean" else 1,
+        _at(weights.words),
+        _at(weights.word_scale),
+        _at(weights.positions),
+        _at(weights.norm_weight),
+        _at(weights.norm_bias),
+        layers,
+    )
+
+
+def encode(
+    library: Library, weights: EncoderWeights, ids: NDArray[np.int32], lengths: NDArray[np.int32]
+) -> F32:
+    """See kernels.encode."""
+    out = np.empty((len(lengths), weights.width), np.float32)
+    ids = np.ascontiguousarray(ids, dtype=np.int32)
+    lengths = np.ascontiguousarray(lengths, dtype=np.int32)
+    model = ctypes.byref(weights.native)
+    if len(lengths) and not library.kernels_encode(
+        model, _at(ids), _at(lengths), c_int32(len(lengths)), _at(out)
+    ):
+        raise MemoryError("no memory to encode")
+    return out
+
+
+def linear(library: Library, weights: Linear, x: F32, *, gelu: bool) -> F32:
+    """See kernels.linear."""
+    x = _floats(x)
+    y = np.empty((len(x), weights.rows), np.float32)
+    structure = _linear(weights)
+    if len(x) and not library.kernels_linear(
+        ctypes.byref(structure), _at(x), c_int32(len(x)), c_int32(gelu), _at(y)
+    ):
+        raise MemoryError("no memory to multiply")
+    return y
+
+
+def quantize(library: Library, x: F32) -> tuple[NDArray[np.uint8], F32]:
+    """See kernels.quantize."""
+    x = _floats(x)
+    count, width = x.shape
+    codes = np.empty((count, padded(width)), np.uint8)
+    scale = np.empty(count, np.float32)
+    library.kernels_quantize(
+        _at(x), c_int64(count), c_int32(width), c_int32(padded(width)), _at(codes), _at(scale)
+    )
+    return codes, scale
+
+
+def signs(library: Library, x: F32, bits: NDArray[np.uint64], first: int) -> None:
+    """See kernels.signs. `bits` is written in place and must be contiguous."""
+    x = _floats(x)
+    if not bits.flags.c_contiguous:
+        raise ValueError("bits are not contiguous")
+    library.kernels_signs(_at(x), c_int64(first), c_int64(len(x)), c_int32(x.shape[1]), _at(bits))
+
+
+def search(
+    library: Library, rows: Rows, query: F32, k: int, *, candidates: int
+) -> tuple[NDArray[np.int64], F32]:
+    """See kernels.search."""
+    query = _floats(query)
+    k = max(0, min(k, len(rows)))
+    found = np.empty(k, np.int64)
+    scores = np.empty(k, np.float32)
+    structure = _Rows(
+        _at(rows.codes),
+        _at(rows.scale),
+        _at(rows.bits),
+        _at(rows.allowed),
+        len(rows),
+        rows.width,
+        padded(rows.width),
+    )
+    count = library.kernels_search(
+        ctypes.byref(structure),
+        _at(query),
+        c_int64(k),
+        c_int64(candidates),
+        _at(found),
+        _at(scores),
+    )
+    if count < 0:
+        raise MemoryError("no memory to search")
+    return found[:count], scores[:count]
+
+
+def dot(library: Library, x: F32, query: F32) -> F32:
+    """See kernels.dot."""
+    x, query = _floats(x), _floats(query)
+    scores = np.empty(len(x), np.float32)
+    library.kernels_dot(_at(x), c_int64(len(x)), c_int32(x.shape[1]), _at(query), _at(scores))
+    return scores

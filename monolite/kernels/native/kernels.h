@@ -1,0 +1,92 @@
+/* The library's interface. Python reaches it through ctypes (native.py), which releases the GIL for
+ * the length of a call. Pointers need no alignment. Every call that computes shares its work with
+ * the pool's threads, or, where another call has the pool, does it alone.
+ */
+#ifndef KERNELS_H
+#define KERNELS_H
+
+#include <stdint.h>
+
+#define KERNELS_ABI 1
+
+/* Weights of y = W x + b, W float [rows, columns] quantized by row:
+ *   W[r, c] ~ scale[r] * (packed[r, c] - 128)
+ * and packed, one byte a weight, so that one vector holds the same four columns of 16 rows:
+ *
+ *   group r/16      column quad c/4      row r%16     column c%4
+ *   [rows / 16]     [columns / 4]        [16]         [4]
+ *
+ * rows is a multiple of 32, columns of 4 (packing.py pads with zeros).
+ */
+typedef struct {
+    const uint8_t *packed;
+    const float *scale; /* [rows] */
+    const float *bias;  /* [rows], or null */
+    int32_t rows, columns;
+} Linear;
+
+typedef struct {
+    Linear qkv; /* query, key, value one below the other; query already divided by sqrt(head) */
+    Linear out, up, down;
+    const float *attention_norm_weight, *attention_norm_bias; /* [width] */
+    const float *output_norm_weight, *output_norm_bias;       /* [width] */
+} EncoderLayer;
+
+/* BERT's encoder (Devlin et al. 2019): post-norm layers, GELU by erf. */
+typedef struct {
+    int32_t layers, width, hidden, heads;
+    float epsilon;
+    int32_t pooling; /* 0: mean over the tokens, 1: the first token */
+    const int8_t *words;      /* [vocabulary, width] */
+    const float *word_scale;  /* [vocabulary] */
+    const float *positions;   /* [positions, width], token type 0 added */
+    const float *norm_weight, *norm_bias;
+    const EncoderLayer *layer;
+} Encoder;
+
+/* Rows for cosine search. width_padded is width rounded up to 64; padding is 128 in codes.
+ *   codes: [count, width_padded]            code = round(x / scale) + 128
+ *   bits:  [count / 8, words, 8] of uint64  bit = x > 0; eight rows side by side, word by word
+ *   allowed: bit r%8 of byte r/8 set where row r may be found; null for all rows
+ */
+typedef struct {
+    const uint8_t *codes;
+    const float *scale;
+    const uint64_t *bits; /* null: no prefilter */
+    const uint8_t *allowed;
+    int64_t count;
+    int32_t width, width_padded;
+} Rows;
+
+int kernels_abi(void);
+/* Number of variants compiled in, their names, and whether this machine can run one. */
+int kernels_variants(void);
+const char *kernels_variant_name(int variant);
+int kernels_variant_runs(int variant);
+/* Use a variant and a number of threads; 0 where this machine can't run it. */
+int kernels_select(int variant, int threads);
+
+/* Sentences to vectors of length 1. ids: sum(lengths) token ids in the vocabulary, sentence after
+ * sentence; out: float [count, width]. Returns 0 where memory is short.
+ */
+int kernels_encode(const Encoder *model, const int32_t *ids, const int32_t *lengths, int32_t count,
+                   float *out);
+/* y [count, rows] = x [count, columns] W' + b, x quantized by row. activation 0: none, 1: GELU. */
+int kernels_linear(const Linear *weights, const float *x, int32_t count, int32_t activation,
+                   float *y);
+
+/* Quantize float rows [count, width] to codes and scale, laid out as in Rows. */
+void kernels_quantize(const float *x, int64_t count, int32_t width, int32_t width_padded,
+                      uint8_t *codes, float *scale);
+/* Signs of float rows, written into bits from row `first` on. */
+void kernels_signs(const float *x, int64_t first, int64_t count, int32_t width, uint64_t *bits);
+/* The best k rows by dot product with query [width], best first, equal scores by lower row. With
+ * `candidates` above 0 and bits at hand, only that many rows nearest by Hamming distance are
+ * scored. Returns how many were found, or -1 where memory is short.
+ */
+int64_t kernels_search(const Rows *rows, const float *query, int64_t k, int64_t candidates,
+                       int64_t *found, float *scores);
+/* Dot products of float rows [count, width] with query. */
+void kernels_dot(const float *x, int64_t count, int32_t width, const float *query, float *scores);
+
+#endif

@@ -1,0 +1,188 @@
+/* What a variant's instructions are: vectors of LANES floats or ints, and three operations that the
+ * compiler doesn't make of plain C. The rest is arithmetic on vector types, which it does.
+ *
+ *   dot(acc, w, a)   acc[l] += sum over j < 4 of (w[4l + j] - 128 + OFFSET) * a[4l + j],
+ *                    w unsigned, a signed bytes: with OFFSET 128 the caller subtracts 128 * sum(a)
+ *   count_bits       per 64-bit word
+ *   vround           to the nearest integer, as floats
+ */
+#ifndef SIMD_H
+#define SIMD_H
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512VNNI__)
+#include <immintrin.h>
+#define LANES 16
+#elif defined(__AVX2__)
+#include <immintrin.h>
+#define LANES 8
+#elif defined(__ARM_FEATURE_DOTPROD)
+#include <arm_neon.h>
+#define LANES 4
+#else
+#define LANES 4
+#endif
+
+typedef float vf __attribute__((vector_size(4 * LANES)));
+typedef int32_t vi __attribute__((vector_size(4 * LANES)));
+typedef uint64_t v8u64 __attribute__((vector_size(64)));
+typedef uint16_t v8u16 __attribute__((vector_size(16)));
+typedef int8_t vb __attribute__((vector_size(LANES)));
+typedef uint8_t vu __attribute__((vector_size(LANES)));
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE vf load(const float *p) {
+    vf v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+INLINE vi load_bytes(const void *p) { /* 4 * LANES bytes */
+    vi v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+INLINE void store(float *p, vf v) { memcpy(p, &v, sizeof v); }
+INLINE vf splat(float x) { return x - (vf){0}; }
+INLINE vi splat_int(int32_t x) { return x - (vi){0}; }
+#if defined(__AVX512VNNI__)
+INLINE vf vmax(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+INLINE vf vmin(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
+#elif defined(__AVX2__)
+INLINE vf vmax(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
+INLINE vf vmin(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
+#else
+INLINE vf choose(vi where, vf a, vf b) { return (vf)((where & (vi)a) | (~where & (vi)b)); }
+INLINE vf vmax(vf a, vf b) { return choose(a > b, a, b); }
+INLINE vf vmin(vf a, vf b) { return choose(a < b, a, b); }
+#endif
+INLINE vf vabs(vf a) { return (vf)((vi)a & splat_int(0x7fffffff)); }
+
+#if defined(__AVX512VNNI__)
+#define OFFSET 128
+INLINE vi dot(vi acc, vi w, vi a) {
+    return (vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w, (__m512i)a);
+}
+INLINE vf vround(vf a) { return (vf)_mm512_roundscale_ps((__m512)a, 0); }
+INLINE float sum(vf a) { return _mm512_reduce_add_ps((__m512)a); }
+INLINE int32_t sum_int(vi a) { return _mm512_reduce_add_epi32((__m512i)a); }
+INLINE float highest(vf a) { return _mm512_reduce_max_ps((__m512)a); }
+#elif defined(__AVX2__)
+#ifdef __AVXVNNI__
+#define OFFSET 128
+INLINE vi dot(vi acc, vi w, vi a) {
+    return (vi)_mm256_dpbusd_avx_epi32((__m256i)acc, (__m256i)w, (__m256i)a);
+}
+#else
+#define OFFSET 0
+/* maddubs adds two products in 16 bits: 2 * 127 * 128 fits, since a is at most 127 either way. */
+INLINE vi dot(vi acc, vi w, vi a) {
+    __m256i q = _mm256_xor_si256((__m256i)w, _mm256_set1_epi8((char)0x80));
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(q), _mm256_sign_epi8((__m256i)a, q));
+    return acc + (vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+#endif
+INLINE vf vround(vf a) { return (vf)_mm256_round_ps((__m256)a, 8); }
+#elif defined(__ARM_FEATURE_DOTPROD)
+#define OFFSET 0
+INLINE vi dot(vi acc, vi w, vi a) {
+    int8x16_t q = vreinterpretq_s8_u8(veorq_u8((uint8x16_t)w, vdupq_n_u8(0x80)));
+    return (vi)vdotq_s32((int32x4_t)acc, q, (int8x16_t)a);
+}
+INLINE vf vround(vf a) { return (vf)vrndnq_f32((float32x4_t)a); }
+#else
+#define OFFSET 0
+INLINE vi dot(vi acc, vi w, vi a) {
+    uint8_t wb[4 * LANES];
+    int8_t ab[4 * LANES];
+    memcpy(wb, &w, sizeof wb);
+    memcpy(ab, &a, sizeof ab);
+    for (int l = 0; l < LANES; l++)
+        for (int j = 4 * l; j < 4 * l + 4; j++) acc[l] += ((int)wb[j] - 128) * ab[j];
+    return acc;
+}
+/* Adding 1.5 * 2^23 leaves no bit for a fraction; right up to 2^22 either way. */
+INLINE vf vround(vf a) {
+    volatile vf shifted = a + splat(12582912.0f);
+    return shifted - splat(12582912.0f);
+}
+#endif
+
+#if LANES != 16
+INLINE float sum(vf a) {
+    float s = 0;
+    for (int l = 0; l < LANES; l++) s += a[l];
+    return s;
+}
+INLINE int32_t sum_int(vi a) {
+    int32_t s = 0;
+    for (int l = 0; l < LANES; l++) s += a[l];
+    return s;
+}
+INLINE float highest(vf a) {
+    float m = a[0];
+    for (int l = 1; l < LANES; l++) m = a[l] > m ? a[l] : m;
+    return m;
+}
+#endif
+
+INLINE v8u64 count_bits(v8u64 x) {
+#if defined(__AVX512VPOPCNTDQ__)
+    return (v8u64)_mm512_popcnt_epi64((__m512i)x);
+#elif defined(__AVX512VNNI__)
+    const __m512i table = _mm512_broadcast_i32x4(
+        _mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+    const __m512i low = _mm512_set1_epi8(15);
+    __m512i bytes = _mm512_add_epi8(
+        _mm512_shuffle_epi8(table, _mm512_and_si512((__m512i)x, low)),
+        _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16((__m512i)x, 4), low)));
+    return (v8u64)_mm512_sad_epu8(bytes, _mm512_setzero_si512());
+#elif defined(__AVX2__)
+    const __m256i table = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+    const __m256i low = _mm256_set1_epi8(15);
+    __m256i half[2];
+    memcpy(half, &x, sizeof half);
+    for (int i = 0; i < 2; i++) {
+        __m256i bytes = _mm256_add_epi8(
+            _mm256_shuffle_epi8(table, _mm256_and_si256(half[i], low)),
+            _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(half[i], 4), low)));
+        half[i] = _mm256_sad_epu8(bytes, _mm256_setzero_si256());
+    }
+    memcpy(&x, half, sizeof half);
+    return x;
+#else
+    for (int l = 0; l < 8; l++) x[l] = (uint64_t)__builtin_popcountll(x[l]);
+    return x;
+#endif
+}
+
+/* e^x by x = n ln 2 + r and a polynomial in r; relative error under 2e-7 from -87 to 88. */
+INLINE vf vexp(vf x) {
+    x = vmin(vmax(x, splat(-87.0f)), splat(88.0f));
+    vf n = vround(x * 1.44269504f);
+    vf r = x - n * 0.693145752f - n * 1.42860677e-6f;
+    vf p = splat(1.0f / 720);
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    vi exponent = (__builtin_convertvector(n, vi) + 127) << 23;
+    return p * (vf)exponent;
+}
+
+/* x * (1 + erf(x / sqrt 2)) / 2, written as max(x, 0) - |x| (1 - erf(|x| / sqrt 2)) / 2; erf by Abramowitz and Stegun 7.1.26, error under 1.5e-7. */
+INLINE vf vgelu(vf x) {
+    vf z = vabs(x) * 0.70710678f;
+    vf t = 1.0f / (1.0f + 0.3275911f * z);
+    vf p = ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t +
+            0.254829592f) * t;
+    vf tail = p * vexp(-z * z); /* 1 - erf(z) */
+    return vmax(x, splat(0)) - 0.5f * vabs(x) * tail;
+}
+
+#endif

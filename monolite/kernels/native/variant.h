@@ -1,0 +1,17 @@
+/* The kernels of one variant: variant.c fills the table, dispatch.c chooses one. */
+#ifndef VARIANT_H
+#define VARIANT_H
+
+#include "kernels.h"
+
+typedef struct {
+    const char *name;
+    int (*encode)(const Encoder *, const int32_t *, const int32_t *, int32_t, float *);
+    int (*linear)(const Linear *, const float *, int32_t, int32_t, float *);
+    void (*quantize)(const float *, int64_t, int32_t, int32_t, uint8_t *, float *);
+    void (*signs)(const float *, int64_t, int64_t, int32_t, uint64_t *);
+    int64_t (*search)(const Rows *, const float *, int64_t, int64_t, int64_t *, float *);
+    void (*dot)(const float *, int64_t, int32_t, const float *, float *);
+} Variant;
+
+#endif

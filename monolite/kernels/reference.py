@@ -1,0 +1,145 @@
+"""Every kernel in numpy: slow, obvious, the oracle of the fast ones and what runs without them.
+
+B sentences, T tokens, D width, H heads, F hidden, N rows, K columns.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monolite.kernels.arrays import EncoderWeights, Linear, Rows, padded, unpack
+
+F32 = NDArray[np.float32]
+
+
+def quantize_rows(x: F32) -> tuple[NDArray[np.int8], F32]:
+    """X [M, K] as (q int8 [M, K], step [M]) with x ~ step * q."""
+    if x.size == 0:
+        return np.zeros(x.shape, np.int8), np.zeros(len(x), np.float32)
+    top = np.abs(x).max(axis=1).astype(np.float32)
+    inverse = np.divide(np.float32(127), top, out=np.zeros_like(top), where=top > 0)
+    q = np.rint(x * inverse[:, None]).astype(np.int8)
+    return q, top / np.float32(127)
+
+
+def activate(x: F32) -> F32:
+    """GELU (Hendrycks and Gimpel 2016): x (1 + erf(x / sqrt 2)) / 2."""
+    erf = np.vectorize(math.erf, otypes=[np.float32])
+    return (0.5 * x * (1 + erf(x / math.sqrt(2)))).astype(np.float32) if x.size else x
+
+
+def linear(weights: Linear, x: F32, *, gelu: bool = False) -> F32:
+    """Rows x [M, K] times W', plus b: x and W in int8, the sum exact."""
+    q, step = quantize_rows(x)
+    product = q.astype(np.int32) @ unpack(weights).astype(np.int32).T
+    y = (product * weights.scale * step[:, None] + weights.bias).astype(np.float32)
+    return activate(y) if gelu else y
+
+
+def normalize(x: F32, weight: F32, bias: F32, epsilon: float) -> F32:
+    """Layer norm (Ba et al. 2016) over the last axis."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    variance = (centred * centred).mean(axis=-1, keepdims=True)
+    normal: F32 = (centred / np.sqrt(variance + epsilon) * weight + bias).astype(np.float32)
+    return normal
+
+
+def attend(qkv: F32, heads: int) -> F32:
+    """softmax(query key') value by head, of one sentence [T, 3D]; the query is already scaled."""
+    tokens, width = qkv.shape[0], qkv.shape[1] // 3
+    query, key, value = (
+        part.reshape(tokens, heads, width // heads).transpose(1, 0, 2)
+        for part in np.split(qkv, 3, axis=1)
+    )
+    scores = query @ key.transpose(0, 2, 1)  # [H, T, T]
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    mixed: F32 = (weights @ value).transpose(1, 0, 2).reshape(tokens, width)
+    return mixed
+
+
+def encode(weights: EncoderWeights, ids: NDArray[np.int32], lengths: NDArray[np.int32]) -> F32:
+    """Vectors [B, D] of length 1, one sentence after the other."""
+    out = np.zeros((len(lengths), weights.width), np.float32)
+    end = 0
+    for number, length in enumerate(lengths.tolist()):
+        start, end = end, end + length
+        tokens = ids[start:end]
+        x = weights.words[tokens] * weights.word_scale[tokens, None] + weights.positions[:length]
+        x = normalize(x, weights.norm_weight, weights.norm_bias, weights.epsilon)  # [T, D]
+        for layer in weights.layers:
+            mixed = attend(linear(layer.qkv, x), weights.heads)
+            x = normalize(
+                x + linear(layer.out, mixed),
+                layer.attention_norm_weight,
+                layer.attention_norm_bias,
+                weights.epsilon,
+            )
+            hidden = linear(layer.up, x, gelu=True)  # [T, F]
+            x = normalize(
+                x + linear(layer.down, hidden),
+                layer.output_norm_weight,
+                layer.output_norm_bias,
+                weights.epsilon,
+            )
+        pooled = x.mean(axis=0) if weights.pooling == "mean" else x[0]
+        norm = np.linalg.norm(pooled)
+        out[number] = pooled / norm if norm > 0 else 0
+    return out
+
+
+def quantize(x: F32) -> tuple[NDArray[np.uint8], F32]:
+    """Codes and scale of rows [N, D]."""
+    q, step = quantize_rows(x)
+    codes = np.full((len(x), padded(x.shape[1])), 128, np.uint8)
+    codes[:, : x.shape[1]] = (q.astype(np.int16) + 128).astype(np.uint8)
+    return codes, step
+
+
+def signs(x: F32, bits: NDArray[np.uint64], first: int) -> None:
+    """The signs of rows, one bit at a time."""
+    words = bits.shape[1]
+    for number, row in enumerate(x):
+        place = first + number
+        flags = np.zeros(words * 64, np.uint8)
+        flags[: len(row)] = row > 0
+        packed = np.packbits(flags, bitorder="little").view("<u8")
+        bits[place // 8, :, place % 8] = packed
+
+
+def search(rows: Rows, query: F32, k: int, *, candidates: int = 0) -> tuple[NDArray[np.int64], F32]:
+    """The best k rows: all of them scored, or those nearest by Hamming distance."""
+    chosen = np.arange(len(rows))
+    if rows.allowed is not None:
+        chosen = np.flatnonzero(np.unpackbits(rows.allowed, bitorder="little")[: len(rows)])
+    if rows.bits is not None and 0 < candidates < len(rows):
+        chosen = _nearest(rows, query, chosen, candidates)
+    q, step = quantize_rows(query[None])
+    codes = rows.codes[chosen, : rows.width].astype(np.int32) - 128
+    product = codes @ q[0].astype(np.int32)
+    scores = (product.astype(np.float32) * rows.scale[chosen] * step[0]).astype(np.float32)
+    best = np.lexsort((chosen, -scores))[: max(0, k)]
+    return chosen[best].astype(np.int64), scores[best]
+
+
+def _nearest(
+    rows: Rows, query: F32, chosen: NDArray[np.int64], candidates: int
+) -> NDArray[np.int64]:
+    assert rows.bits is not None
+    mark = np.zeros((1, rows.bits.shape[1], 8), np.uint64)
+    signs(query[None], mark, 0)
+    different = (rows.bits ^ mark[:, :, :1]).transpose(0, 2, 1)  # [blocks, 8, words]
+    distance = np.bitwise_count(different).sum(axis=2, dtype=np.int64).reshape(-1)[chosen]
+    counts = np.bincount(distance, minlength=1).cumsum()
+    limit = int(np.searchsorted(counts, candidates))
+    near: NDArray[np.int64] = chosen[distance <= limit][: 2 * candidates]
+    return near
+
+
+def dot(x: F32, query: F32) -> F32:
+    """Rows [N, D] times query [D]."""
+    product: F32 = x @ query
+    return product
