@@ -123,7 +123,7 @@ def encode(
 
 
 def linear(weights: Linear, x: NDArray[np.float32], *, gelu: bool = False) -> NDArray[np.float32]:
-    """Rows x [M, K] times W', plus b: W [N, K] int8 by row and x quantized to int8 by row; returns [M, N]."""
+    """Rows x [M, K] times W', plus b: W [N, K] in int8 by row, x quantized by row. Gives [M, N]."""
     if x.ndim != 2 or x.shape[1] != weights.columns:
         raise ValueError(f"x has shape {x.shape}; the weights take [*, {weights.columns}]")
     if _library() is None:
