@@ -25,6 +25,10 @@ $(KERNELS): packaging/kernels.py $(wildcard monolite/kernels/native/*) | $(RUNTI
 	@printf 'setup: building the kernels\n'
 	@$(BIN)/python packaging/kernels.py
 
+MODEL := monolite/models/all-MiniLM-L6-v2.model
+$(MODEL): packaging/models.py monolite/models/checkpoint.py monolite/models/file.py | $(RUNTIME)
+	@$(BIN)/python packaging/models.py
+
 $(DEV): requirements/dev.txt $(RUNTIME)
 	@$(MAKE_VENV) $(VENV) requirements/runtime.txt requirements/dev.txt
 	@touch $@
@@ -33,9 +37,9 @@ $(BENCH): requirements/bench.txt $(DEV)
 	@$(MAKE_VENV) $(VENV) requirements/bench.txt
 	@touch $@
 
-setup: $(DEV) $(KERNELS) ## Make .venv from the hashed requirements.
+setup: $(DEV) $(KERNELS) $(MODEL) ## Make .venv from the hashed requirements.
 
-run: $(RUNTIME) $(KERNELS) ## Set up and serve on 127.0.0.1:8080 from ./data.
+run: $(RUNTIME) $(KERNELS) $(MODEL) ## Set up and serve on 127.0.0.1:8080 from ./data.
 	@exec $(BIN)/python server.py serve --data data --listen 127.0.0.1:8080 --demo
 
 test: setup ## Set up and run every test.

@@ -1,0 +1,200 @@
+"""Checkpoints of the BERT family, as Hugging Face lays them out, made into model files.
+
+A checkpoint is a directory with `config.json`, `model.safetensors` and `tokenizer.json`, and, where
+sentence-transformers trained it, its pooling and its longest text beside them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from monolite.kernels.arrays import ROWS_MULTIPLE, Linear, pack
+from monolite.models.file import About, write
+
+F32 = NDArray[np.float32]
+
+LAYER_PARTS = ("qkv", "out", "up", "down")
+NORMS = ("attention_norm_weight", "attention_norm_bias", "output_norm_weight", "output_norm_bias")
+
+
+class BadCheckpoint(Exception):
+    """A checkpoint that no encoder can be made of; the message says why."""
+
+
+def convert(
+    directory: Path,
+    output: Path,
+    name: str,
+    *,
+    query_prefix: str | None = None,
+    passage_prefix: str | None = None,
+    licence: str = "",
+    source: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> About:
+    """Quantize a checkpoint into the model file `output`; returns what it is.
+
+    Weights become int8 by row, norms and positions stay float32. The prefixes are the checkpoint's
+    own where it names some, and E5's (Wang et al. 2022) where its name says that it is one.
+    `progress` is told of layers done, and how many there are.
+
+    Raises:
+        BadCheckpoint: a file is missing, or the model is not of the BERT family.
+    """
+    config = _json(directory / "config.json")
+    weights_file = directory / "model.safetensors"
+    tensors = _tensors(weights_file)
+    tokenizer = _bytes(directory / "tokenizer.json")
+    _require_bert(directory, config)
+    width, layers = config["hidden_size"], config["num_hidden_layers"]
+    hidden, heads = config["intermediate_size"], config["num_attention_heads"]
+    if width % ROWS_MULTIPLE or hidden % ROWS_MULTIPLE or width % heads or (width // heads) % 16:
+        raise BadCheckpoint(f"{directory}: widths {width} and {hidden} don't suit the kernels")
+    words, word_scale = _quantize_words(tensors("embeddings.word_embeddings.weight"))
+    positions = tensors("embeddings.position_embeddings.weight")
+    first_type = tensors("embeddings.token_type_embeddings.weight")[0]
+    arrays: dict[str, NDArray[Any]] = {
+        "tokenizer": np.frombuffer(tokenizer, np.uint8),
+        "words": words,
+        "word_scale": word_scale,
+        "positions": positions + first_type,
+        "norm_weight": tensors("embeddings.LayerNorm.weight"),
+        "norm_bias": tensors("embeddings.LayerNorm.bias"),
+    }
+    for number in range(layers):
+        arrays |= _layer(tensors, number, width // heads)
+        if progress is not None:
+            progress(number + 1, layers)
+    prefixes = _prefixes(directory, name)
+    about = About(
+        name=name,
+        kind="encoder",
+        dimensions=width,
+        tokens_max=_tokens_max(directory, len(positions)),
+        heads=heads,
+        layers=layers,
+        epsilon=config.get("layer_norm_eps", 1e-12),
+        pooling=_pooling(directory),
+        query_prefix=prefixes[0] if query_prefix is None else query_prefix,
+        passage_prefix=prefixes[1] if passage_prefix is None else passage_prefix,
+        licence=licence,
+        source=source,
+        source_sha256=_sha256(weights_file),
+    )
+    write(output, about, arrays)
+    return about
+
+
+def _require_bert(directory: Path, config: dict[str, Any]) -> None:
+    kind, activation = config.get("model_type"), config.get("hidden_act", "gelu")
+    if kind != "bert" or activation != "gelu":
+        raise BadCheckpoint(
+            f"{directory} holds a {kind} model with {activation}: this takes encoders of the BERT"
+            " family with GELU, such as all-MiniLM-L6-v2 or multilingual-e5-small"
+        )
+    if config.get("position_embedding_type", "absolute") != "absolute":
+        raise BadCheckpoint(f"{directory}: positions must be absolute")
+
+
+def _quantize_words(words: F32) -> tuple[NDArray[np.int8], F32]:
+    scale = (np.abs(words).max(axis=1) / 127).astype(np.float32)
+    inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
+    return np.rint(words * inverse[:, None]).astype(np.int8), scale
+
+
+def _layer(tensors: Callable[[str], F32], number: int, head_width: int) -> dict[str, NDArray[Any]]:
+    def part(name: str) -> tuple[F32, F32]:
+        prefix = f"encoder.layer.{number}.{name}"
+        return tensors(f"{prefix}.weight"), tensors(f"{prefix}.bias")
+
+    # Softmax takes query key' / sqrt(d): dividing the query's weights saves doing it per token.
+    scale = np.float32(head_width**-0.5)
+    query, key, value = (part(f"attention.self.{name}") for name in ("query", "key", "value"))
+    matrices = {
+        "qkv": (
+            np.concatenate([query[0] * scale, key[0], value[0]]),
+            np.concatenate([query[1] * scale, key[1], value[1]]),
+        ),
+        "out": part("attention.output.dense"),
+        "up": part("intermediate.dense"),
+        "down": part("output.dense"),
+    }
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, (weight, bias) in matrices.items():
+        packed: Linear = pack(weight, bias)
+        arrays |= {
+            f"{number}.{name}.packed": packed.packed,
+            f"{number}.{name}.scale": packed.scale,
+            f"{number}.{name}.bias": packed.bias,
+        }
+    norms = (*part("attention.output.LayerNorm"), *part("output.LayerNorm"))
+    return arrays | {f"{number}.{name}": norm for name, norm in zip(NORMS, norms, strict=True)}
+
+
+def _tensors(path: Path) -> Callable[[str], F32]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        loaded = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BadCheckpoint(f"{path} can't be read: {error}") from None
+
+    def tensor(name: str) -> F32:
+        for prefix in ("", "bert.", "0.auto_model."):
+            if prefix + name in loaded:
+                return loaded[prefix + name].astype(np.float32)
+        raise BadCheckpoint(f"{path} has no {name}")
+
+    return tensor
+
+
+def _pooling(directory: Path) -> str:
+    config = _json(directory / "1_Pooling" / "config.json", missing_ok=True)
+    if config.get("pooling_mode_cls_token"):
+        return "first"
+    return "mean"
+
+
+def _tokens_max(directory: Path, positions: int) -> int:
+    config = _json(directory / "sentence_bert_config.json", missing_ok=True)
+    return min(int(config.get("max_seq_length") or positions), positions)
+
+
+def _prefixes(directory: Path, name: str) -> tuple[str, str]:
+    config = _json(directory / "config_sentence_transformers.json", missing_ok=True)
+    prompts = config.get("prompts") or {}
+    if prompts:
+        return prompts.get("query", ""), prompts.get("passage", prompts.get("document", ""))
+    return ("query: ", "passage: ") if "e5" in name.lower().split("-") else ("", "")
+
+
+def _json(path: Path, *, missing_ok: bool = False) -> dict[str, Any]:
+    if missing_ok and not path.is_file():
+        return {}
+    try:
+        value = msgspec.json.decode(_bytes(path))
+    except msgspec.DecodeError as error:
+        raise BadCheckpoint(f"{path} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise BadCheckpoint(f"{path} is not a JSON object")
+    return value
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadCheckpoint(f"{path} can't be read: {error.strerror}") from None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
