@@ -24,12 +24,14 @@ ROWS_MULTIPLE = 32
 class Linear:
     """Weights of y = W x + b, W [N, K] quantized by row.
 
-    packed uint8 [N / 16, K / 4, 16, 4], scale float32 [N], bias float32 [N].
+    packed uint8 [N / 16, K / 4, 16, 4], scale float32 [N], bias float32 [N]. With `smooth`
+    float32 [K], x is multiplied by it before it is quantized, and W was divided by it.
     """
 
     packed: NDArray[np.uint8]
     scale: NDArray[np.float32]
     bias: NDArray[np.float32]
+    smooth: NDArray[np.float32] | None = None
 
     @property
     def rows(self) -> int:
@@ -114,8 +116,12 @@ def padded(width: int) -> int:
     return -(-width // 64) * 64
 
 
-def pack(weight: NDArray[np.float32], bias: NDArray[np.float32]) -> Linear:
-    """Quantize W [N, K] by row and pack it.
+def pack(
+    weight: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    smooth: NDArray[np.float32] | None = None,
+) -> Linear:
+    """Quantize W [N, K] by row and pack it, divided by `smooth` [K] first where it is given.
 
     Raises:
         ValueError: N is no multiple of 32, or K none of 4.
@@ -123,11 +129,15 @@ def pack(weight: NDArray[np.float32], bias: NDArray[np.float32]) -> Linear:
     rows, columns = weight.shape
     if rows % ROWS_MULTIPLE or columns % 4:
         raise ValueError(f"a matrix of {rows} x {columns}: rows go by 32, columns by 4")
+    if smooth is not None:
+        weight = weight / smooth
     scale = (np.abs(weight).max(axis=1) / 127).astype(np.float32)
     inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
     codes = (np.rint(weight * inverse[:, None]).clip(-127, 127) + 128).astype(np.uint8)
     packed = codes.reshape(rows // 16, 16, columns // 4, 4).transpose(0, 2, 1, 3)
-    return Linear(np.ascontiguousarray(packed), scale, np.ascontiguousarray(bias, dtype=np.float32))
+    return Linear(
+        np.ascontiguousarray(packed), scale, np.ascontiguousarray(bias, dtype=np.float32), smooth
+    )
 
 
 def unpack(weights: Linear) -> NDArray[np.int8]:

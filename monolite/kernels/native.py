@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from monolite.kernels.arrays import EncoderWeights, Linear, Rows, padded
 
-ABI = 1
+ABI = 2
 PATH = Path(__file__).with_name("libkernels.so")
 
 F32 = NDArray[np.float32]
@@ -23,6 +23,7 @@ class _Linear(Structure):
         ("packed", c_void_p),
         ("scale", c_void_p),
         ("bias", c_void_p),
+        ("smooth", c_void_p),
         ("rows", c_int32),
         ("columns", c_int32),
     ]
@@ -113,7 +114,12 @@ def _floats(array: F32) -> F32:
 
 def _linear(weights: Linear) -> _Linear:
     return _Linear(
-        _at(weights.packed), _at(weights.scale), _at(weights.bias), weights.rows, weights.columns
+        _at(weights.packed),
+        _at(weights.scale),
+        _at(weights.bias),
+        _at(weights.smooth),
+        weights.rows,
+        weights.columns,
     )
 
 

@@ -33,7 +33,7 @@ def activate(x: F32) -> F32:
 
 def linear(weights: Linear, x: F32, *, gelu: bool = False) -> F32:
     """Rows x [M, K] times W', plus b: x and W in int8, the sum exact."""
-    q, step = quantize_rows(x)
+    q, step = quantize_rows(x if weights.smooth is None else x * weights.smooth)
     product = q.astype(np.int32) @ unpack(weights).astype(np.int32).T
     y = (product * weights.scale * step[:, None] + weights.bias).astype(np.float32)
     return activate(y) if gelu else y

@@ -68,8 +68,10 @@ def convert(
         "norm_weight": tensors("embeddings.LayerNorm.weight"),
         "norm_bias": tensors("embeddings.LayerNorm.bias"),
     }
+    norm = arrays["norm_weight"], arrays["norm_bias"]
     for number in range(layers):
-        arrays |= _layer(tensors, number, width // heads)
+        arrays |= _layer(tensors, number, width // heads, norm)
+        norm = arrays[f"{number}.output_norm_weight"], arrays[f"{number}.output_norm_bias"]
         if progress is not None:
             progress(number + 1, layers)
     prefixes = _prefixes(directory, name)
@@ -109,7 +111,23 @@ def _quantize_words(words: F32) -> tuple[NDArray[np.int8], F32]:
     return np.rint(words * inverse[:, None]).astype(np.int8), scale
 
 
-def _layer(tensors: Callable[[str], F32], number: int, head_width: int) -> dict[str, NDArray[Any]]:
+def _smooth(weight: F32, norm: tuple[F32, F32]) -> F32:
+    """What to multiply the input of W by, so that no channel of it dwarfs the others.
+
+    SmoothQuant (Xiao et al. 2022, equation 4, alpha 1/2) divides a channel by sqrt(max |x| / max
+    |W|). The input comes from a layer norm, whose bias and weight tell how far a channel reaches:
+    three standard deviations here, so no texts are needed to measure it.
+    """
+    reach = np.abs(norm[1]) + 3 * np.abs(norm[0])
+    size = np.abs(weight).max(axis=0)
+    ratio = np.sqrt(np.maximum(size, 1e-6) / np.maximum(reach, 1e-6))
+    smooth: F32 = (ratio / np.exp(np.log(ratio).mean())).astype(np.float32)
+    return smooth
+
+
+def _layer(
+    tensors: Callable[[str], F32], number: int, head_width: int, norm: tuple[F32, F32]
+) -> dict[str, NDArray[Any]]:
     def part(name: str) -> tuple[F32, F32]:
         prefix = f"encoder.layer.{number}.{name}"
         return tensors(f"{prefix}.weight"), tensors(f"{prefix}.bias")
@@ -126,15 +144,17 @@ def _layer(tensors: Callable[[str], F32], number: int, head_width: int) -> dict[
         "up": part("intermediate.dense"),
         "down": part("output.dense"),
     }
+    norms = (*part("attention.output.LayerNorm"), *part("output.LayerNorm"))
+    inputs = {"qkv": norm, "up": norms[:2]}
     arrays: dict[str, NDArray[Any]] = {}
     for name, (weight, bias) in matrices.items():
-        packed: Linear = pack(weight, bias)
+        smooth = _smooth(weight, inputs[name]) if name in inputs else None
+        packed: Linear = pack(weight, bias, smooth)
         arrays |= {
-            f"{number}.{name}.packed": packed.packed,
-            f"{number}.{name}.scale": packed.scale,
-            f"{number}.{name}.bias": packed.bias,
+            f"{number}.{name}.{field}": value
+            for field, value in vars(packed).items()
+            if value is not None
         }
-    norms = (*part("attention.output.LayerNorm"), *part("output.LayerNorm"))
     return arrays | {f"{number}.{name}": norm for name, norm in zip(NORMS, norms, strict=True)}
 
 

@@ -120,7 +120,7 @@ def _weights(file: ModelFile) -> EncoderWeights:
         packed, scale, bias = (
             arrays[f"{number}.{name}.{part}"] for part in ("packed", "scale", "bias")
         )
-        return Linear(packed, scale, bias)
+        return Linear(packed, scale, bias, arrays.get(f"{number}.{name}.smooth"))
 
     def layer(number: int) -> EncoderLayer:
         parts: dict[str, Any] = {name: linear(number, name) for name in LAYER_PARTS}

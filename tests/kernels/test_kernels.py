@@ -46,13 +46,20 @@ def packed(rng: np.random.Generator, rows: int, columns: int) -> Linear:
     quads=st.integers(1, 60),
     gelu=st.booleans(),
     offset=st.integers(0, 7),
+    smoothed=st.booleans(),
 )
 def test_linear_is_its_twin(
-    variant: str, seed: int, count: int, groups: int, quads: int, gelu: bool, offset: int
+    variant: str,
+    seed: int,
+    count: int,
+    groups: int,
+    quads: int,
+    gelu: bool, offset: int, smoothed: bool,,
 ) -> None:
     rng = np.random.default_rng(seed)
     weights = packed(rng, groups * 32, quads * 4)
-    weights = Linear(misaligned(weights.packed, offset), weights.scale, weights.bias)
+    smooth = rng.uniform(0.5, 2, quads * 4).astype(np.float32) if smoothed else None
+    weights = Linear(misaligned(weights.packed, offset), weights.scale, weights.bias, smooth)
     x = normals(rng, count, quads * 4)
     made = kernels.linear(weights, x, gelu=gelu)
     assert made.shape == (count, groups * 32)

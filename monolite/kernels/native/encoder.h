@@ -58,9 +58,11 @@ INLINE void embed_token(const Block *b, int token, int position) {
     normalize(x, m->norm_weight, m->norm_bias, m->width, m->epsilon);
 }
 
-INLINE void quantize_token(const Block *b, const float *from, int width, int token) {
-    quantize_row(from + (int64_t)token * width, width, width, b->q + (int64_t)token * width,
-                 b->step + token, b->total + token);
+/* A token's row of `from`, quantized as the input of `layer`. */
+INLINE void quantize_token(const Block *b, const float *from, const Linear *layer, int token) {
+    const int width = layer->columns;
+    quantize_row(from + (int64_t)token * width, layer->smooth, width, width,
+                 b->q + (int64_t)token * width, b->step + token, b->total + token);
 }
 
 /* One head of one sentence: c = softmax(query key') value, the query scaled beforehand.
@@ -149,7 +151,7 @@ static void encode_block(void *job, int worker) {
         for (int t = 0; t < b->lengths[s]; t++) embed_token(b, b->start[s] + t, t);
     }
     step_wait(step++, b->sentences);
-    STEP(step, pieces, p) { EACH_ROW(b, p, t) quantize_token(b, b->x, D, t); }
+    STEP(step, pieces, p) { EACH_ROW(b, p, t) quantize_token(b, b->x, &m->layer[0].qkv, t); }
     step_wait(step++, pieces);
     for (int l = 0; l < m->layers; l++) {
         const EncoderLayer *layer = m->layer + l;
@@ -159,7 +161,7 @@ static void encode_block(void *job, int worker) {
         STEP(step, b->sentences * m->heads, p)
         attend(b, p / m->heads, p % m->heads, keys, scores);
         step_wait(step++, b->sentences * m->heads);
-        STEP(step, pieces, p) { EACH_ROW(b, p, t) quantize_token(b, b->c, D, t); }
+        STEP(step, pieces, p) { EACH_ROW(b, p, t) quantize_token(b, b->c, &layer->out, t); }
         step_wait(step++, pieces);
         STEP(step, columns, p)
         linear_piece(&layer->out, p, b->q, b->step, b->total, T, b->x, D, 0, 1);
@@ -168,14 +170,14 @@ static void encode_block(void *job, int worker) {
             EACH_ROW(b, p, t) {
                 normalize(b->x + (int64_t)t * D, layer->attention_norm_weight,
                           layer->attention_norm_bias, D, m->epsilon);
-                quantize_token(b, b->x, D, t);
+                quantize_token(b, b->x, &layer->up, t);
             }
         }
         step_wait(step++, pieces);
         STEP(step, F / TILE_COLUMNS, p)
         linear_piece(&layer->up, p, b->q, b->step, b->total, T, b->h, F, 1, 0);
         step_wait(step++, F / TILE_COLUMNS);
-        STEP(step, pieces, p) { EACH_ROW(b, p, t) quantize_token(b, b->h, F, t); }
+        STEP(step, pieces, p) { EACH_ROW(b, p, t) quantize_token(b, b->h, &layer->down, t); }
         step_wait(step++, pieces);
         STEP(step, columns, p)
         linear_piece(&layer->down, p, b->q, b->step, b->total, T, b->x, D, 0, 1);
@@ -184,7 +186,7 @@ static void encode_block(void *job, int worker) {
             EACH_ROW(b, p, t) {
                 normalize(b->x + (int64_t)t * D, layer->output_norm_weight,
                           layer->output_norm_bias, D, m->epsilon);
-                if (l + 1 < m->layers) quantize_token(b, b->x, D, t);
+                if (l + 1 < m->layers) quantize_token(b, b->x, &layer[1].qkv, t);
             }
         }
         step_wait(step++, pieces);

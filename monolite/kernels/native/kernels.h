@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-#define KERNELS_ABI 1
+#define KERNELS_ABI 2
 
 /* Weights of y = W x + b, W float [rows, columns] quantized by row:
  *   W[r, c] ~ scale[r] * (packed[r, c] - 128)
@@ -22,6 +22,8 @@ typedef struct {
     const uint8_t *packed;
     const float *scale; /* [rows] */
     const float *bias;  /* [rows], or null */
+    const float *smooth; /* [columns] or null: x is multiplied by it before it is quantized, and W
+                            was divided by it (SmoothQuant, Xiao et al. 2022) */
     int32_t rows, columns;
 } Linear;
 

@@ -23,30 +23,38 @@
 #endif
 #define TILE_VECTORS (TILE_COLUMNS / LANES)
 
-/* One row of x as int8: q[i] ~ x[i] / step, and sum(q) for OFFSET. padded >= count, multiple of 4. */
-INLINE void quantize_row(const float *x, int count, int padded, int8_t *q, float *step,
-                         int32_t *total) {
+/* One row of x as int8: q[i] ~ x[i] * smooth[i] / step, and sum(q) for OFFSET; smooth may be null.
+ * padded >= count, multiple of 4. */
+INLINE void quantize_row(const float *x, const float *smooth, int count, int padded, int8_t *q,
+                         float *step, int32_t *total) {
+#define INPUT(i) (smooth ? load(x + (i)) * load(smooth + (i)) : load(x + (i)))
+#define ONE_INPUT(i) (smooth ? x[i] * smooth[i] : x[i])
     vf most = splat(0);
     int i = 0;
-    for (; i + LANES <= count; i += LANES) most = vmax(most, vabs(load(x + i)));
+    for (; i + LANES <= count; i += LANES) most = vmax(most, vabs(INPUT(i)));
     float top = highest(most);
-    for (int j = i; j < count; j++) top = x[j] > top ? x[j] : -x[j] > top ? -x[j] : top;
+    for (int j = i; j < count; j++) {
+        float size = __builtin_fabsf(ONE_INPUT(j));
+        top = size > top ? size : top;
+    }
     float inverse = top > 0 ? 127.0f / top : 0;
     vi sums = splat_int(0);
     for (i = 0; i + LANES <= count; i += LANES) {
-        vi n = __builtin_convertvector(vround(load(x + i) * inverse), vi);
+        vi n = __builtin_convertvector(vround(INPUT(i) * inverse), vi);
         sums += n;
         vb bytes = __builtin_convertvector(n, vb);
         memcpy(q + i, &bytes, sizeof bytes);
     }
     int32_t s = sum_int(sums);
     for (; i < count; i++) {
-        q[i] = (int8_t)__builtin_rintf(x[i] * inverse); /* to even, as vround */
+        q[i] = (int8_t)__builtin_rintf(ONE_INPUT(i) * inverse); /* to even, as vround */
         s += q[i];
     }
     for (; i < padded; i++) q[i] = 0;
     *step = top / 127.0f;
     *total = s;
+#undef INPUT
+#undef ONE_INPUT
 }
 
 typedef struct {

@@ -202,7 +202,7 @@ static int64_t search(const Rows *rows, const float *query, int64_t k, int64_t c
     int64_t *chosen = prefilter ? malloc(sizeof *chosen * 2 * (size_t)candidates) : 0;
     int64_t total = -1;
     if (!hits || (prefilter && !(distances && counts && chosen))) goto out;
-    quantize_row(query, width, padded, q, &s.query_step, &s.query_total);
+    quantize_row(query, 0, width, padded, q, &s.query_step, &s.query_total);
     s.query = q;
     for (int w = 0; w < WORKERS_MAX; w++) s.best[w] = (Best){hits + k * w, 0, k};
     if (prefilter) {
@@ -236,7 +236,7 @@ static void quantize(const float *x, int64_t count, int32_t width, int32_t padde
     for (int64_t r = 0; r < count; r++) {
         int32_t total;
         uint8_t *code = codes + r * padded;
-        quantize_row(x + r * width, width, padded, (int8_t *)code, scale + r, &total);
+        quantize_row(x + r * width, 0, width, padded, (int8_t *)code, scale + r, &total);
         for (int i = 0; i < padded; i++) code[i] ^= 0x80;
     }
 }

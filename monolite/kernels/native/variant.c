@@ -19,8 +19,8 @@ static void linear_job(void *job, int worker) {
     const int pieces = j->weights->rows / TILE_COLUMNS, columns = j->weights->columns;
     (void)worker;
     STEP(&j->steps[0], j->count, r)
-    quantize_row(j->x + (int64_t)r * columns, columns, columns, j->q + (int64_t)r * columns,
-                 j->step + r, j->total + r);
+    quantize_row(j->x + (int64_t)r * columns, j->weights->smooth, columns, columns,
+                 j->q + (int64_t)r * columns, j->step + r, j->total + r);
     step_wait(&j->steps[0], j->count);
     STEP(&j->steps[1], pieces, p)
     linear_piece(j->weights, p, j->q, j->step, j->total, j->count, j->y, j->weights->rows,
