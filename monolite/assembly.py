@@ -15,22 +15,29 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from monolite import __version__
-from monolite.assembly_engines import Engines, KeptDocuments, Measures
+from monolite import __version__, kernels
+from monolite.assembly_engines import Engines, KeptDocuments, KeptSearch, Measures
+from monolite.bundle import resource
 from monolite.clock import Identifiers, SystemClock
 from monolite.documents import collection_endpoints
 from monolite.documents import endpoints as document_endpoints
 from monolite.documents.collections import Collections
 from monolite.documents.core import Documents
 from monolite.errors import Unauthenticated
+from monolite.models.embedding import Embedding
+from monolite.models.registry import Models
 from monolite.operator import endpoints as operator_endpoints
 from monolite.operator import triggers
 from monolite.operator.health import Check, Readiness
 from monolite.operator.metrics import Metrics
+from monolite.search import endpoints as search_endpoints
+from monolite.search.core import Search
+from monolite.search.following import Followers
 from monolite.settings import Settings
 from monolite.storage.data_directory import DataDirectory, DirectoryLock
 from monolite.storage.disk import disk_space
@@ -87,6 +94,9 @@ class Installation:
         self.readiness: Readiness
         self.operator_key: str
         self.app: Application
+        kernels.prefer(settings.kernels)
+        self._embedding = Embedding(Models(model_directories(settings, directory)))
+        self._followers: Followers | None = None
 
     @classmethod
     async def open(
@@ -214,6 +224,8 @@ class Installation:
         )
         operations += tenancy_endpoints.operations(self.tenancy, portability, cursors)
         operations += self._document_operations(self.engines.documents, cursors)
+        if self.engines.search is not None:
+            operations += self._search_operations(self.engines.search, cursors)
         return operations
 
     def _document_operations(self, engine: KeptDocuments, cursors: Cursors) -> list[Operation]:
@@ -227,6 +239,17 @@ class Installation:
             ),
             *collection_endpoints.operations(Collections(engine, self.clock), cursors, self.clock),
         ]
+
+    def _search_operations(self, engine: KeptSearch, cursors: Cursors) -> list[Operation]:
+        self._followers = Followers(engine, self._embedding, self.engines.documents, self.clock)
+        search = Search(
+            engine,
+            self._embedding,
+            self.clock,
+            caught_up=self._followers.caught_up,
+            changed=self._followers.look,
+        )
+        return search_endpoints.operations(search, cursors, self.settings.import_bytes_max)
 
     # ── What the operator sees ─────────────────────────────────────────────────────────────────
 
@@ -243,6 +266,7 @@ class Installation:
             uptime_s=round(time.monotonic() - self.started_at, 3),
             engine={**self.engines.describe(), "live_connections": self.live.count},
             replication=self.engines.replication(),
+            kernels=kernels.description(),
             triggers=triggers.read(figures),
             budget=None,
         )
@@ -288,7 +312,12 @@ class Installation:
         self.run_in_background(documents.flush_usage, _USAGE_INTERVAL_S)
         # At once, since a server may never live as long as the interval.
         self.run_in_background(documents.expire_changes, _EXPIRY_INTERVAL_S, at_once=True)
-        self._tasks.append(asyncio.get_running_loop().create_task(_keep_up(documents)))
+        loop = asyncio.get_running_loop()
+        self._tasks.append(loop.create_task(_keep_up(documents)))
+        if self.engines.search is not None:
+            self._tasks.append(loop.create_task(_keep_up(self.engines.search)))
+        if self._followers is not None:
+            self._tasks.append(loop.create_task(self._followers.run()))
 
     async def _write_usage(self) -> None:
         try:
@@ -303,12 +332,13 @@ class Installation:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._tasks:
             await self._write_usage()
+        await self._embedding.close()
         await self.engines.close()
         self._lock.release()
 
 
-async def _keep_up(engine: KeptDocuments) -> None:
-    """Work off what documents' upkeep has, a slice at a time, leaving others half of the time.
+async def _keep_up(engine: KeptDocuments | KeptSearch) -> None:
+    """Work off what an engine's upkeep has, a slice at a time, leaving others half of the time.
 
     It begins with what a server before this one left.
     """
@@ -323,5 +353,14 @@ async def _keep_up(engine: KeptDocuments) -> None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(engine.work_waits.wait(), _PURGE_INTERVAL_S)
         except Exception:
-            log.exception("upkeep of documents failed; it is tried again")
+            log.exception("upkeep failed; it is tried again")
             await asyncio.sleep(_PURGE_INTERVAL_S)
+
+
+def model_directories(settings: Settings, directory: DataDirectory) -> list[Path]:
+    """Where models lie: the operator's own, then those that came with the program."""
+    own = settings.models or directory.path / "models"
+    try:
+        return [own, resource("monolite/models")]
+    except FileNotFoundError:
+        return [own]

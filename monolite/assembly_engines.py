@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from monolite.documents.engine import DocumentEngine
 from monolite.operator.health import Check
 from monolite.operator.triggers import Figure
+from monolite.search.engine import SearchEngine
 from monolite.tenancy.engine import TenancyEngine
 from monolite.tenancy.installation import InstallationFacts
 from monolite.tenancy.news import KeyNews
@@ -45,6 +46,16 @@ class KeptDocuments(DocumentEngine, Protocol):
         ...
 
 
+class KeptSearch(SearchEngine, Protocol):
+    """A SearchEngine that also does what it has put off, as KeptDocuments does."""
+
+    work_waits: asyncio.Event
+
+    async def upkeep(self) -> bool:
+        """Work off a slice; whether more is left. `work_waits` is set when there is some."""
+        ...
+
+
 class Engines(Protocol):
     """An open database. `answers_at_once` where no verb of it waits for a network."""
 
@@ -73,6 +84,11 @@ class Engines(Protocol):
     @property
     def documents(self) -> KeptDocuments:
         """Documents."""
+        ...
+
+    @property
+    def search(self) -> KeptSearch | None:
+        """Search indexes; None where the database has no engine for them."""
         ...
 
     async def begin(self, news: KeyNews) -> None:

@@ -70,6 +70,7 @@ class PostgresEngines:
         self.tenancy = PostgresTenancyEngine(
             pool, (*DOCUMENT_TABLES, *IDEMPOTENCY_TABLES), self.documents.tenant_usage
         )
+        self.search = None
         self.archives = PostgresArchiveEngine(pool, [PostgresDocumentArchive(self.documents)])
 
     # ── Its life ───────────────────────────────────────────────────────────────────────────────

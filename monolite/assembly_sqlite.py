@@ -20,6 +20,9 @@ from monolite.errors import Malformed, Unavailable
 from monolite.operator import triggers
 from monolite.operator.health import Check
 from monolite.replication import manifest
+from monolite.search.sqlite import TENANT_TABLES as SEARCH_TABLES
+from monolite.search.sqlite import SqliteSearchEngine
+from monolite.search.sqlite_archive import SqliteSearchArchive
 from monolite.settings import Settings
 from monolite.storage.data_directory import DataDirectory
 from monolite.storage.errors import StorageError
@@ -56,7 +59,7 @@ class SqliteEngines:
         self._open()
         self.facts = SqliteInstallationFacts(self.writer, self.readers)
         self.tenancy = SqliteTenancyEngine(
-            self.writer, self.readers, (*DOCUMENT_TABLES, *IDEMPOTENCY_TABLES)
+            self.writer, self.readers, (*SEARCH_TABLES, *DOCUMENT_TABLES, *IDEMPOTENCY_TABLES)
         )
         self.idempotency = SqliteIdempotencyEngine(self.writer, self.readers)
         self.documents = SqliteDocumentEngine(
@@ -68,8 +71,11 @@ class SqliteEngines:
             deadline_s=settings.query_deadline_s,
             changes_retention_s=settings.changes_retention_s,
         )
+        self.search = SqliteSearchEngine(self.writer, self.readers, self._directory.path / "search")
         self.archives = SqliteArchiveEngine(
-            self.writer, self._open_reader, [SqliteDocumentArchive(self.documents)]
+            self.writer,
+            self._open_reader,
+            [SqliteDocumentArchive(self.documents), SqliteSearchArchive()],
         )
 
     def _open(self) -> None:
@@ -110,6 +116,7 @@ class SqliteEngines:
         # news: no other process writes.
         now_ms = self._clock.now_ms()
         await self.writer.submit(lambda connection: manifest.record(connection, now_ms))
+        await self.search.begin()
 
     async def start_serving(self, repeat: Repeat) -> None:
         if self._settings.replica_url is None:
@@ -127,6 +134,7 @@ class SqliteEngines:
         repeat(self._record_manifest, _MANIFEST_INTERVAL_S)
 
     async def close(self) -> None:
+        await self.search.close()
         if self._replication is not None:
             await self._record_last_manifest()
         await self.writer.close()

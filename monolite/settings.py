@@ -82,6 +82,14 @@ def _switch(value: str) -> bool:
     raise ValueError("takes on or off")
 
 
+def _kernels(value: str) -> str:
+    from monolite.kernels import CHOICES
+
+    if value not in CHOICES:
+        raise ValueError(f"takes one of {', '.join(CHOICES)}")
+    return value
+
+
 def _replica(value: str) -> str:
     if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9._/-]*)?", value):
         raise ValueError("takes s3://bucket/prefix")
@@ -127,6 +135,15 @@ class Settings:
         _quota,
         "requests per minute per key, or off",
         6_000_000,
+    )
+    models: Path | None = _of(
+        "MONOLITE_MODELS", Path, "the directory of added models; else DATA/models", None
+    )
+    kernels: str = _of(
+        "MONOLITE_KERNELS",
+        _kernels,
+        "which kernels compute: auto, avx512, avx512vnni, avxvnni, avx2, neon, portable, numpy",
+        "auto",
     )
     root_secret: str | None = _of(
         "MONOLITE_ROOT_SECRET",

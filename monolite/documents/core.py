@@ -15,6 +15,7 @@ from monolite.documents.paths import Steps
 from monolite.documents.query import Query, parse_order, parse_select
 from monolite.documents.text import checked
 from monolite.errors import DomainError, FieldError, Invalid, NotFound
+from monolite.lines import lines_of
 from monolite.preconditions import Precondition
 
 _MISSING = "There is no such document."
@@ -184,7 +185,7 @@ class Documents:
         state = Imported()
         batch: list[tuple[int, Document]] = []
         number = 0
-        async for line in _lines(pieces, self._line_bytes_max):
+        async for line in lines_of(pieces, self._line_bytes_max):
             number += 1
             try:
                 if line is None:
@@ -275,17 +276,3 @@ def _query(parser: FilterParser, ask: Ask, after: Sequence[Any] | None) -> Query
         why = "not a cursor of this list; start again without it"
         raise Invalid(f"?cursor: {why}", [FieldError("?cursor", why)])
     return query
-
-
-async def _lines(pieces: AsyncIterator[bytes], line_bytes_max: int) -> AsyncIterator[bytes | None]:
-    """Lines without their ends; None for one that is too long, which is skipped."""
-    rest, is_skipping = b"", False
-    async for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            yield None if is_skipping or len(line) > line_bytes_max else line
-            is_skipping = False
-        if len(rest) > line_bytes_max:
-            rest, is_skipping = b"", True
-    if rest or is_skipping:
-        yield None if is_skipping else rest

@@ -49,6 +49,7 @@ class NoSuchVariant(Exception):
 
 
 class _State:
+    choice = "auto"
     library: Library | None = None
     description: Description | None = None
 
@@ -83,9 +84,20 @@ def configure(choice: str = "auto", *, threads: int | None = None) -> Descriptio
     return _State.description
 
 
+def prefer(choice: str) -> None:
+    """Have the first use configure `choice`. One that this machine may not have is tried at once.
+
+    Raises:
+        NoSuchVariant: as `configure` does.
+    """
+    _State.choice = choice
+    if choice not in ("auto", "numpy"):
+        configure(choice)
+
+
 def description() -> Description:
     """What computes; configures by default where nobody has."""
-    return _State.description or configure()
+    return _State.description or configure(_State.choice)
 
 
 def usable_cores() -> int:
@@ -201,7 +213,7 @@ def dot(x: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float3
 
 def _library() -> Library | None:
     if _State.description is None:
-        configure()
+        configure(_State.choice)
     return _State.library
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from monolite.kernels import Description
 from monolite.operator.health import Readiness
 from monolite.operator.metrics import Metrics
 from monolite.operator.triggers import NEVER, Trigger
@@ -53,6 +54,7 @@ class Status(msgspec.Struct):
     uptime_s: float
     engine: dict[str, Any]
     replication: dict[str, Any]
+    kernels: Description
     triggers: list[Trigger]
     budget: dict[str, Any] | None
 

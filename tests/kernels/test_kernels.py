@@ -54,7 +54,9 @@ def test_linear_is_its_twin(
     count: int,
     groups: int,
     quads: int,
-    gelu: bool, offset: int, smoothed: bool,,
+    gelu: bool,
+    offset: int,
+    smoothed: bool,
 ) -> None:
     rng = np.random.default_rng(seed)
     weights = packed(rng, groups * 32, quads * 4)

@@ -205,3 +205,59 @@ CREATE TABLE document_usage (
     last_at       INTEGER,
     PRIMARY KEY (tenant_id, collection_id, subject, name)
 ) STRICT, WITHOUT ROWID;
+
+
+-- ── Search ──────────────────────────────────────────────────────────────────────────────────────
+-- Written by search/sqlite*.py. An index exists from its first document or definition; from DELETE
+-- on it has `deleted_at`, and goes when its last row has gone. `version` grows with each write;
+-- `position` is how far it has followed its `source`, JSON; `stamp` is that of its mapped file.
+CREATE TABLE search_indexes (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant_id  INTEGER NOT NULL,
+    name       TEXT    NOT NULL,
+    model      TEXT    NOT NULL,
+    dimensions INTEGER,
+    source     TEXT,
+    position   TEXT,
+    stamp      BLOB    NOT NULL,
+    version    INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    deleted_at INTEGER
+) STRICT;
+CREATE UNIQUE INDEX search_indexes_by_name ON search_indexes (tenant_id, name)
+    WHERE deleted_at IS NULL;
+
+-- Documents by a key that is never used again: an upsert removes one row and adds another. The words
+-- of index N's documents are in a table `search_words_N` of FTS5, by key, made with its first one.
+CREATE TABLE search_documents (
+    key        INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant_id  INTEGER NOT NULL,
+    index_id   INTEGER NOT NULL,
+    id         TEXT    NOT NULL,
+    text       TEXT,
+    metadata   BLOB    NOT NULL,
+    tokens     INTEGER,
+    truncated  INTEGER NOT NULL CHECK (truncated IN (0, 1)),
+    updated_at INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX search_documents_by_id ON search_documents (tenant_id, index_id, id);
+-- Ends in the row's key, the order in which a mapped file takes them.
+CREATE INDEX search_documents_in_order ON search_documents (tenant_id, index_id);
+
+-- A document's vector, float32 of length 1, under its key: apart, so that texts lie close together.
+CREATE TABLE search_vectors (
+    key       INTEGER PRIMARY KEY,
+    tenant_id INTEGER NOT NULL,
+    vector    BLOB    NOT NULL
+) STRICT;
+CREATE INDEX search_vectors_by_tenant ON search_vectors (tenant_id);
+
+-- Keys that went, for mapped files that are open. Dropped at start, when all files are compared.
+CREATE TABLE search_removals (
+    number    INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant_id INTEGER NOT NULL,
+    index_id  INTEGER NOT NULL,
+    key       INTEGER NOT NULL
+) STRICT;
+CREATE INDEX search_removals_by_index ON search_removals (tenant_id, index_id);

@@ -1,0 +1,24 @@
+"""Semantic search: texts become vectors, queries find the nearest, filters hold before the scan.
+
+    upsert ─► embed ─► rows of one commit: document, vector, words, removals, version + 1
+                                │
+    search ─► embed ─► read ────┴─► the mapped file follows the rows up to `version`
+                                     filter ─► signs ─► int8 ─► float32 from the rows ─► hits
+
+**Who is authoritative.** The rows in the database, which are replicated. The mapped file of an
+index (`DATA/search/N.vectors`) is derived: it is compared with the rows when it is opened, block by
+block by checksum and row by row by key, and what is missing, torn or from another past is made
+again from the rows. It may be removed at any time.
+
+**What is found** is what was committed when the search began to read. Keys are never used again
+and a row's vector never changes: an upsert removes one row and adds another.
+
+**Words.** `keyword` is FTS5's BM25 over the index alone: no other index, and so no other tenant,
+moves its scores. `hybrid` is reciprocal rank fusion (Cormack et al. 2009) of both.
+
+**An index with a `source`** follows its collection by the change log, from a position that is
+committed with the rows it led to; a search waits until the index has seen what was committed.
+
+**On failure.** An index whose file is behind by much answers 503 with Retry-After while it catches
+up in the background. A crash at any instant leaves rows and position of one commit.
+"""

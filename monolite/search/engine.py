@@ -1,0 +1,91 @@
+"""What the rules of search need of a database."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from monolite.search.index import Entry, Extent, Found, Index, Query, Source, Stored
+
+Also = Callable[[Any, int], Awaitable[None] | None] | None
+"""What else to do in the same transaction, given the engine's handle and how many were stored."""
+
+
+class SearchEngine(Protocol):
+    """Indexes at rest, and searches in them."""
+
+    async def define(
+        self, tenant_id: int, name: str, model: str, source: Source | None, now_ms: int
+    ) -> tuple[Index, bool]:
+        """Make an index, or change an empty one; returns it and whether it is new.
+
+        Raises Conflict (`index_not_empty`) where documents lie in it and the model or the source
+        would change.
+        """
+        ...
+
+    async def index(self, tenant_id: int, name: str) -> Index | None:
+        """One index as it is now; cheap enough to ask at every search."""
+        ...
+
+    async def indexes(self, tenant_id: int, after: str | None, limit: int) -> Sequence[Index]:
+        """A tenant's indexes by name, beyond `after`."""
+        ...
+
+    async def delete_index(self, tenant_id: int, name: str, now_ms: int) -> bool:
+        """Remove it with all its documents; gone for every reader at once."""
+        ...
+
+    async def upsert(
+        self,
+        tenant_id: int,
+        name: str,
+        model: str,
+        entries: Sequence[Entry],
+        now_ms: int,
+        also: Also = None,
+    ) -> int:
+        """Store documents in place of those with their ids, in one transaction; returns how many.
+
+        The index exists from its first. Raises Invalid (`wrong_dimensions`) where a vector is not
+        as long as the index's, Conflict (`index_follows_collection`) where it has a source.
+        """
+        ...
+
+    async def follow(
+        self,
+        tenant_id: int,
+        number: int,
+        entries: Sequence[Entry],
+        removed: Sequence[str],
+        position: str | None,
+        now_ms: int,
+    ) -> bool:
+        """Store what an index's source led to, with the position behind it, in one transaction.
+
+        With no position everything in it is removed. False where the index is gone.
+        """
+        ...
+
+    async def following(self) -> Sequence[tuple[int, Index]]:
+        """Every index with a source, with its tenant."""
+        ...
+
+    async def remove(self, tenant_id: int, name: str, document_id: str, now_ms: int) -> bool:
+        """Remove a document; False where there is none. Raises as `upsert` does."""
+        ...
+
+    async def get(self, tenant_id: int, name: str, document_id: str) -> Stored | None:
+        """One document."""
+        ...
+
+    async def search(self, tenant_id: int, index: Index, query: Query) -> Found:
+        """The best documents that pass.
+
+        Raises Invalid (`unknown_field`, `wrong_dimensions`), Unavailable (`index_building`).
+        """
+        ...
+
+    async def extent(self, tenant_id: int, index: Index) -> Extent:
+        """How large an index is, and how well its prefilter finds what is there."""
+        ...
