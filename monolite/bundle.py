@@ -70,12 +70,12 @@ def stored_libraries() -> list[str]:
     return [name for name, part in _parts().items() if "sha256" not in part]
 
 
-def unpack_compressed(package: str, root: Path) -> None:
-    """Unpack a package's libraries that are rarely wanted, below `root`; raises as litestream_path
-    does.
+def unpack_compressed(start: str, root: Path) -> None:
+    """Unpack the libraries that are rarely wanted whose name begins so, below `root`; raises as
+    litestream_path does.
     """
     for name, part in _parts().items():
-        if name.startswith(f"{package}/"):
+        if "sha256" in part and name.startswith(start):
             (root / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _unpack(part, root / name)
 

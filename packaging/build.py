@@ -19,9 +19,11 @@ import lzma
 import os
 import platform
 import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,6 +41,7 @@ def main() -> int:
         return _refuse(f"{litestream} is missing: run make setup")
     BUILD.mkdir(exist_ok=True)
     (BUILD / "build.json").write_text(json.dumps({"python": _python(), "commit": _commit()}))
+    (BUILD / "start-modules").write_text(_start_modules())
     if not _pyinstaller():
         return _refuse("PyInstaller failed; its last lines are above, all of them in build/log")
     DIST.mkdir(exist_ok=True)
@@ -74,9 +77,9 @@ def write_payload(libraries: dict[str, str], rarely: dict[str, str]) -> None:
     """
     inflated = (Path(sys.executable).parent / "litestream").read_bytes()
     digest = hashlib.sha256(inflated).hexdigest()
-    kept = BUILD / f"litestream-{digest[:16]}.xz"
+    kept = BUILD / f"litestream-{digest[:16]}-x86.xz"
     if not kept.is_file():
-        kept.write_bytes(lzma.compress(inflated, preset=6))
+        kept.write_bytes(_compress(inflated))
     compressed = kept.read_bytes()
     offset = bootloader().stat().st_size
     parts: dict[str, dict[str, object]] = {
@@ -95,7 +98,7 @@ def write_payload(libraries: dict[str, str], rarely: dict[str, str]) -> None:
                 check=True,
             )
             content = stripped.read_bytes()
-            compressed = lzma.compress(content, preset=6)
+            compressed = _compress(content)
             parts[name] = {
                 "offset": offset + payload.tell(),
                 "bytes": len(compressed),
@@ -103,6 +106,14 @@ def write_payload(libraries: dict[str, str], rarely: dict[str, str]) -> None:
             }
             payload.write(compressed)
     (BUILD / "payload.json").write_text(json.dumps(parts))
+
+
+def _compress(program: bytes) -> bytes:
+    """As xz, jumps made absolute first where the machine's code is x86's: 6 % less of Litestream."""
+    filters: list[dict[str, int]] = [{"id": lzma.FILTER_LZMA2, "preset": 6}]
+    if platform.machine() in ("x86_64", "AMD64"):
+        filters.insert(0, {"id": lzma.FILTER_X86})
+    return lzma.compress(program, format=lzma.FORMAT_XZ, filters=filters)
 
 
 def bootloader() -> Path:
@@ -140,6 +151,34 @@ def _pyinstaller() -> bool:
     if done.returncode:
         print("\n".join((BUILD / "log").read_text().splitlines()[-15:]), file=sys.stderr)
     return done.returncode == 0
+
+
+def _start_modules() -> str:
+    """The modules that a server imports until it is ready, one a line."""
+    script = """
+import os, sys, threading, time, urllib.request
+sys.path.insert(0, ".")
+def watch():
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[2]}/readyz").read()
+            break
+        except OSError:
+            time.sleep(0.05)
+    print("\\n".join(sorted(sys.modules)), flush=True)
+    os._exit(0)
+threading.Thread(target=watch).start()
+import server
+server.main(["serve", "--data", sys.argv[1], "--listen", f"127.0.0.1:{sys.argv[2]}"])
+"""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory() as data:
+        done = subprocess.run(
+            [sys.executable, "-c", script, data, str(port)],
+            cwd=ROOT, check=True, capture_output=True, text=True, timeout=60,
+        )
+    return done.stdout
 
 
 def _python() -> str:

@@ -57,7 +57,15 @@ WANTED_BY = {
     "granian._granian": "granian/",
 }
 # Packages whose libraries are unpacked where they are first imported, if ever.
-RARELY = {"asyncpg", "regex", "rpds"}
+RARELY = {
+    "asyncpg": ("asyncpg/",),
+    "monolite.kernels.native": ("monolite/kernels/",),
+    "numpy": ("numpy/", "numpy.libs/"),
+    "regex": ("regex/",),
+    "rpds": ("rpds/",),
+    "safetensors": ("safetensors/",),
+    "tokenizers": ("tokenizers/",),
+}
 
 
 class _Libraries:
@@ -85,7 +93,8 @@ class _Libraries:
     def unpack_rare(self, package: str) -> None:
         """Unpack a package's libraries. Raises ImportError when that failed."""
         try:
-            unpack_compressed(package, self._unpacked)
+            for start in RARELY[package]:
+                unpack_compressed(start, self._unpacked)
         except (OSError, RuntimeError) as failure:
             raise ImportError(f"{package} could not be unpacked: {failure}") from failure
 
