@@ -15,18 +15,24 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from monolite import __version__
 from monolite.assembly_engines import Engines, KeptDocuments, Measures
+from monolite.bundle import resource
 from monolite.clock import Identifiers, SystemClock
 from monolite.documents import collection_endpoints
 from monolite.documents import endpoints as document_endpoints
 from monolite.documents.collections import Collections
 from monolite.documents.core import Documents
 from monolite.errors import Unauthenticated
+from monolite.inference import endpoints as inference_endpoints
+from monolite.inference.core import Embeddings
+from monolite.models.registry import Models
+from monolite.models.threads import EncoderThreads
 from monolite.operator import endpoints as operator_endpoints
 from monolite.operator import triggers
 from monolite.operator.health import Check, Readiness
@@ -87,6 +93,7 @@ class Installation:
         self.readiness: Readiness
         self.operator_key: str
         self.app: Application
+        self._encoders = EncoderThreads(Models(model_directories(settings, directory)))
 
     @classmethod
     async def open(
@@ -214,6 +221,7 @@ class Installation:
         )
         operations += tenancy_endpoints.operations(self.tenancy, portability, cursors)
         operations += self._document_operations(self.engines.documents, cursors)
+        operations += inference_endpoints.operations(Embeddings(self._encoders))
         return operations
 
     def _document_operations(self, engine: KeptDocuments, cursors: Cursors) -> list[Operation]:
@@ -303,6 +311,7 @@ class Installation:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._tasks:
             await self._write_usage()
+        self._encoders.close()
         await self.engines.close()
         self._lock.release()
 
@@ -325,3 +334,12 @@ async def _keep_up(engine: KeptDocuments) -> None:
         except Exception:
             log.exception("upkeep of documents failed; it is tried again")
             await asyncio.sleep(_PURGE_INTERVAL_S)
+
+
+def model_directories(settings: Settings, directory: DataDirectory) -> list[Path]:
+    """Where models lie: the operator's own, then those that came with the program."""
+    own = settings.models or directory.path / "models"
+    try:
+        return [own, resource("monolite/models")]
+    except FileNotFoundError:
+        return [own]

@@ -128,6 +128,9 @@ class Settings:
         "requests per minute per key, or off",
         6_000_000,
     )
+    models: Path | None = _of(
+        "MONOLITE_MODELS", Path, "the directory of added models; else DATA/models", None
+    )
     root_secret: str | None = _of(
         "MONOLITE_ROOT_SECRET",
         _text,
