@@ -27,10 +27,6 @@ class Embedder(Protocol):
         """The installed model that a name means; Invalid (`unknown_model`) where none is."""
         ...
 
-    async def dimensions(self, model: str) -> int:
-        """How long the model's vectors are."""
-        ...
-
     async def query(self, model: str, text: str) -> Embedded:
         """One query's vector."""
         ...

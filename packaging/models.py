@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from monolite.models.checkpoint import convert  # noqa: E402
+from monolite.models.conversion import convert  # noqa: E402
 from monolite.models.registry import DEFAULT_NAME  # noqa: E402
 
 OUTPUT = ROOT / "monolite" / "models" / f"{DEFAULT_NAME}.model"
@@ -24,7 +24,6 @@ def main() -> None:
         Path(package.origin).parent / "model",
         OUTPUT,
         DEFAULT_NAME,
-        licence="Apache-2.0",
         source="sentence-transformers/all-MiniLM-L6-v2",
         progress=lambda done, of: print(f"setup: quantizing {DEFAULT_NAME}: layer {done} of {of}"),
     )

@@ -215,5 +215,5 @@ def _normal(
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>", text)
     text = re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f-]{21}", "<uuid>", text)
     text = re.sub(r"eyJ[\w.-]+|mk_\w+|\"id\":\"\w{16}\"", "<credential>", text)
-    text = re.sub(r'"(bytes|documents|next_cursor)":[^,}]+', r'"\1":_', text)
+    text = re.sub(r'"(bytes|documents|next_cursor|took_ms)":[^,}]+', r'"\1":_', text)
     return status, "" if "/v1/keys" in url and method == "GET" else text
