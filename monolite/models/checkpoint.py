@@ -7,7 +7,8 @@ sentence-transformers trained it, its pooling and its longest text beside them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from monolite.errors import Invalid
 from monolite.kernels.arrays import ROWS_MULTIPLE, Linear, pack
 from monolite.models.file import About, write
 
@@ -24,7 +26,13 @@ LAYER_PARTS = ("qkv", "out", "up", "down")
 NORMS = ("attention_norm_weight", "attention_norm_bias", "output_norm_weight", "output_norm_bias")
 
 
-class BadCheckpoint(Exception):
+_WORDS_AT_ONCE = 8192
+
+# RoBERTa numbers positions from its padding's id on, which is 1: two rows are never used.
+_FIRST_POSITION = {"bert": 0, "roberta": 2, "xlm-roberta": 2}
+
+
+class BadCheckpoint(Invalid):
     """A checkpoint that no encoder can be made of; the message says why."""
 
 
@@ -49,16 +57,24 @@ def convert(
         BadCheckpoint: a file is missing, or the model is not of the BERT family.
     """
     config = _json(directory / "config.json")
-    weights_file = directory / "model.safetensors"
-    tensors = _tensors(weights_file)
-    tokenizer = _bytes(directory / "tokenizer.json")
-    _require_bert(directory, config)
-    width, layers = config["hidden_size"], config["num_hidden_layers"]
-    hidden, heads = config["intermediate_size"], config["num_attention_heads"]
+    first_position = _require_bert(directory, config)
+    _require_nothing_after(directory)
+    width, layers, hidden, heads = (
+        _number(directory, config, name)
+        for name in (
+            "hidden_size",
+            "num_hidden_layers",
+            "intermediate_size",
+            "num_attention_heads",
+        )
+    )
     if width % ROWS_MULTIPLE or hidden % ROWS_MULTIPLE or width % heads or (width // heads) % 16:
         raise BadCheckpoint(f"{directory}: widths {width} and {hidden} don't suit the kernels")
-    words, word_scale = _quantize_words(tensors("embeddings.word_embeddings.weight"))
-    positions = tensors("embeddings.position_embeddings.weight")
+    weights_file = directory / "model.safetensors"
+    tensors = _Tensors(weights_file)
+    tokenizer = _bytes(directory / "tokenizer.json")
+    words, word_scale = _quantize_words(tensors)
+    positions = tensors("embeddings.position_embeddings.weight")[first_position:]
     first_type = tensors("embeddings.token_type_embeddings.weight")[0]
     arrays: dict[str, NDArray[Any]] = {
         "tokenizer": np.frombuffer(tokenizer, np.uint8),
@@ -86,7 +102,7 @@ def convert(
         pooling=_pooling(directory),
         query_prefix=prefixes[0] if query_prefix is None else query_prefix,
         passage_prefix=prefixes[1] if passage_prefix is None else passage_prefix,
-        licence=licence,
+        licence=licence or _licence(directory),
         source=source,
         source_sha256=_sha256(weights_file),
     )
@@ -94,21 +110,47 @@ def convert(
     return about
 
 
-def _require_bert(directory: Path, config: dict[str, Any]) -> None:
+def _require_bert(directory: Path, config: dict[str, Any]) -> int:
+    """The row of the first position."""
     kind, activation = config.get("model_type"), config.get("hidden_act", "gelu")
-    if kind != "bert" or activation != "gelu":
+    if kind not in _FIRST_POSITION or activation != "gelu":
         raise BadCheckpoint(
             f"{directory} holds a {kind} model with {activation}: this takes encoders of the BERT"
             " family with GELU, such as all-MiniLM-L6-v2 or multilingual-e5-small"
         )
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise BadCheckpoint(f"{directory}: positions must be absolute")
+    return _FIRST_POSITION[kind]
 
 
-def _quantize_words(words: F32) -> tuple[NDArray[np.int8], F32]:
-    scale = (np.abs(words).max(axis=1) / 127).astype(np.float32)
-    inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
-    return np.rint(words * inverse[:, None]).astype(np.int8), scale
+def _require_nothing_after(directory: Path) -> None:
+    """Refuse a checkpoint with more steps than an encoder has, whose vectors would be others."""
+    modules = _parsed(directory / "modules.json") or []
+    for module in modules if isinstance(modules, list) else []:
+        step = str(module.get("type", "")).rpartition(".")[2] if isinstance(module, dict) else ""
+        if step not in ("Transformer", "Pooling", "Normalize"):
+            raise BadCheckpoint(f"{directory} has a step {step} in modules.json, unknown here")
+
+
+def _number(directory: Path, config: dict[str, Any], name: str) -> int:
+    value = config.get(name)
+    if not isinstance(value, int) or value < 1:
+        raise BadCheckpoint(f"{directory / 'config.json'}: {name} is {value}, not a number above 0")
+    return value
+
+
+def _quantize_words(tensors: _Tensors) -> tuple[NDArray[np.int8], F32]:
+    """Word embeddings [V, D] as int8 with a scale by word.
+
+    In pieces, since those of a multilingual model are the larger part of a gigabyte.
+    """
+    codes, scales = [], []
+    for words in tensors.pieces("embeddings.word_embeddings.weight", _WORDS_AT_ONCE):
+        scale = (np.abs(words).max(axis=1) / 127).astype(np.float32)
+        inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
+        codes.append(np.rint(words * inverse[:, None]).astype(np.int8))
+        scales.append(scale)
+    return np.concatenate(codes), np.concatenate(scales)
 
 
 def _smooth(weight: F32, norm: tuple[F32, F32]) -> F32:
@@ -126,7 +168,7 @@ def _smooth(weight: F32, norm: tuple[F32, F32]) -> F32:
 
 
 def _layer(
-    tensors: Callable[[str], F32], number: int, head_width: int, norm: tuple[F32, F32]
+    tensors: _Tensors, number: int, head_width: int, norm: tuple[F32, F32]
 ) -> dict[str, NDArray[Any]]:
     def part(name: str) -> tuple[F32, F32]:
         prefix = f"encoder.layer.{number}.{name}"
@@ -158,22 +200,40 @@ def _layer(
     return arrays | {f"{number}.{name}": norm for name, norm in zip(NORMS, norms, strict=True)}
 
 
-def _tensors(path: Path) -> Callable[[str], F32]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+class _Tensors:
+    """The weights of a safetensors file by their names in BERT, one at a time in memory."""
 
-    try:
-        loaded = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise BadCheckpoint(f"{path} can't be read: {error}") from None
+    def __init__(self, path: Path) -> None:
+        from safetensors import SafetensorError, safe_open
 
-    def tensor(name: str) -> F32:
-        for prefix in ("", "bert.", "0.auto_model."):
-            if prefix + name in loaded:
-                return loaded[prefix + name].astype(np.float32)
-        raise BadCheckpoint(f"{path} has no {name}")
+        self._path = path
+        try:
+            self._file: Any = safe_open(path, framework="numpy")
+        except (OSError, SafetensorError) as error:
+            raise BadCheckpoint(f"{path} can't be read: {error}") from None
+        self._names = set(self._file.keys())
 
-    return tensor
+    def __call__(self, name: str) -> F32:
+        found: F32 = self._checked(name, self._file.get_tensor(self._name(name)))
+        return found
+
+    def pieces(self, name: str, rows: int) -> Iterator[F32]:
+        """The rows of a matrix, some at a time."""
+        matrix = self._file.get_slice(self._name(name))
+        for start in range(0, matrix.get_shape()[0], rows):
+            yield self._checked(name, matrix[start : start + rows])
+
+    def _name(self, name: str) -> str:
+        for prefix in ("", "bert.", "roberta.", "0.auto_model."):
+            if prefix + name in self._names:
+                return prefix + name
+        raise BadCheckpoint(f"{self._path} has no {name}")
+
+    def _checked(self, name: str, values: NDArray[Any]) -> F32:
+        found = values.astype(np.float32)
+        if not np.isfinite(found).all():
+            raise BadCheckpoint(f"{self._path}: {name} has a value that is no finite number")
+        return found
 
 
 def _pooling(directory: Path) -> str:
@@ -196,16 +256,33 @@ def _prefixes(directory: Path, name: str) -> tuple[str, str]:
     return ("query: ", "passage: ") if "e5" in name.lower().split("-") else ("", "")
 
 
+def _licence(directory: Path) -> str:
+    """The licence that the model's card names, as cards of Hugging Face begin."""
+    try:
+        card = (directory / "README.md").read_text(errors="replace")
+    except OSError:
+        return ""
+    front = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
+    found = re.search(r"^license:\s*([\w.-]+)", front[1], re.MULTILINE) if front else None
+    return found[1] if found else ""
+
+
 def _json(path: Path, *, missing_ok: bool = False) -> dict[str, Any]:
     if missing_ok and not path.is_file():
         return {}
-    try:
-        value = msgspec.json.decode(_bytes(path))
-    except msgspec.DecodeError as error:
-        raise BadCheckpoint(f"{path} is not JSON: {error}") from None
+    value = _parsed(path, missing_ok=False)
     if not isinstance(value, dict):
         raise BadCheckpoint(f"{path} is not a JSON object")
     return value
+
+
+def _parsed(path: Path, *, missing_ok: bool = True) -> Any:
+    if missing_ok and not path.is_file():
+        return None
+    try:
+        return msgspec.json.decode(_bytes(path))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadCheckpoint(f"{path} is not JSON: {error}") from None
 
 
 def _bytes(path: Path) -> bytes:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from monolite.errors import DomainError
+from monolite.errors import Unavailable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +39,7 @@ _HEADER_BYTES_MAX = 1 << 20
 _CHUNK_BYTES = 1 << 18
 
 
-class BadModelFile(DomainError):
+class BadModelFile(Unavailable):
     """A file that is no model, or is damaged; the message names it and says what to do."""
 
     code = "model_damaged"
@@ -143,12 +143,13 @@ def describe(path: Path) -> About:
 
 def write(path: Path, about: About, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write a model file, whole or not at all. Raises OSError."""
+    import numpy as np
+
     sections, place = {}, 0
     for name, array in arrays.items():
-        content = array.tobytes()
-        digest = hashlib.sha256(content).hexdigest()
-        sections[name] = Section(array.dtype.str, array.shape, place, len(content), digest)
-        place += -(-len(content) // _ALIGNMENT) * _ALIGNMENT
+        digest = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+        sections[name] = Section(array.dtype.str, array.shape, place, array.nbytes, digest)
+        place += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
     header = msgspec.json.encode(Header(about, sections))
     start = _data_start(len(header))
     made = path.with_name(f".{path.name}.{os.getpid()}")
@@ -158,7 +159,7 @@ def write(path: Path, about: About, arrays: Mapping[str, NDArray[Any]]) -> None:
             file.write(header)
             for name, array in arrays.items():
                 file.seek(start + sections[name].offset)
-                file.write(array.tobytes())
+                file.write(np.ascontiguousarray(array).data)
             file.truncate(start + place)
             file.flush()
             os.fsync(file.fileno())
