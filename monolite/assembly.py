@@ -29,8 +29,11 @@ from monolite.documents import endpoints as document_endpoints
 from monolite.documents.collections import Collections
 from monolite.documents.core import Documents
 from monolite.errors import Unauthenticated
+from monolite.inference import endpoints as inference_endpoints
+from monolite.inference.core import Embeddings
 from monolite.models.embedding import Embedding
 from monolite.models.registry import Models
+from monolite.models.threads import EncoderThreads
 from monolite.operator import endpoints as operator_endpoints
 from monolite.operator import triggers
 from monolite.operator.health import Check, Readiness
@@ -95,7 +98,8 @@ class Installation:
         self.operator_key: str
         self.app: Application
         kernels.prefer(settings.kernels)
-        self._embedding = Embedding(Models(model_directories(settings, directory)))
+        self._encoders = EncoderThreads(Models(model_directories(settings, directory)))
+        self._embedding = Embedding(self._encoders)
         self._followers: Followers | None = None
 
     @classmethod
@@ -226,6 +230,7 @@ class Installation:
         operations += self._document_operations(self.engines.documents, cursors)
         if self.engines.search is not None:
             operations += self._search_operations(self.engines.search, cursors)
+        operations += inference_endpoints.operations(Embeddings(self._encoders))
         return operations
 
     def _document_operations(self, engine: KeptDocuments, cursors: Cursors) -> list[Operation]:
@@ -332,7 +337,7 @@ class Installation:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._tasks:
             await self._write_usage()
-        await self._embedding.close()
+        await self._encoders.close()
         await self.engines.close()
         self._lock.release()
 

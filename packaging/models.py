@@ -24,7 +24,6 @@ def main() -> None:
         Path(package.origin).parent / "model",
         OUTPUT,
         DEFAULT_NAME,
-        licence="Apache-2.0",
         source="sentence-transformers/all-MiniLM-L6-v2",
         progress=lambda done, of: print(f"setup: quantizing {DEFAULT_NAME}: layer {done} of {of}"),
     )

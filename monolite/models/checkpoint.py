@@ -207,8 +207,9 @@ class _Tensors:
         from safetensors import SafetensorError, safe_open
 
         self._path = path
+        self._file: Any
         try:
-            self._file: Any = safe_open(path, framework="numpy")
+            self._file = safe_open(path, framework="numpy")
         except (OSError, SafetensorError) as error:
             raise BadCheckpoint(f"{path} can't be read: {error}") from None
         self._names = set(self._file.keys())
@@ -220,8 +221,9 @@ class _Tensors:
     def pieces(self, name: str, rows: int) -> Iterator[F32]:
         """The rows of a matrix, some at a time."""
         matrix = self._file.get_slice(self._name(name))
-        for start in range(0, matrix.get_shape()[0], rows):
-            yield self._checked(name, matrix[start : start + rows])
+        count = matrix.get_shape()[0]
+        for start in range(0, count, rows):
+            yield self._checked(name, matrix[start : min(start + rows, count)])
 
     def _name(self, name: str) -> str:
         for prefix in ("", "bert.", "roberta.", "0.auto_model."):

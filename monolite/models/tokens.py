@@ -99,3 +99,15 @@ class TextTokenizer:
         if len(ids) > self._tokens_max:
             ids = [*ids[: self._tokens_max - 1], *self._last]
         return np.array(ids, np.int32)
+
+
+def joined(slices: Sequence[Tokens]) -> Tokens:
+    """Several slices of one list of texts as one."""
+    if len(slices) == 1:
+        return slices[0]
+    return Tokens(
+        [ids for one in slices for ids in one.ids],
+        np.concatenate([one.lengths for one in slices]),
+        np.concatenate([one.truncated for one in slices]),
+        np.concatenate([one.blank for one in slices]),
+    )

@@ -7,7 +7,7 @@ Starlette is imported when the first request needs it: it costs 70 ms of a cold 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from monolite.errors import MethodNotAllowed, NotFound
 from monolite.web import errors
@@ -109,7 +109,8 @@ class _Methods:
         if endpoint is not None:
             await endpoint(scope, receive, send)
         else:
-            await _refuse(MethodNotAllowed(sorted(self._endpoints)), scope, send)
+            shape = next(iter(self._endpoints.values())).operation.errors
+            await _refuse(MethodNotAllowed(sorted(self._endpoints)), scope, send, shape)
 
 
 async def _not_found(scope: Any, receive: Any, send: Any) -> None:
@@ -119,9 +120,16 @@ async def _not_found(scope: Any, receive: Any, send: Any) -> None:
     await _refuse(NotFound("There is no such address; /openapi.json lists them all."), scope, send)
 
 
-async def _refuse(error: Exception, scope: dict[str, Any], send: Send) -> None:
+async def _refuse(
+    error: Exception,
+    scope: dict[str, Any],
+    send: Send,
+    shape: Literal["problem", "openai"] = "problem",
+) -> None:
     request_id = request_id_of(dict(scope["headers"]))
-    answer = errors.problem(error, instance=scope["path"], request_id=request_id.decode())
+    answer = errors.answer(
+        error, instance=scope["path"], request_id=request_id.decode(), shape=shape
+    )
     headers = [*answer.headers, (b"x-request-id", request_id), NOSNIFF]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     body = b"" if scope["method"] == "HEAD" else answer.body

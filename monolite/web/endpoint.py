@@ -120,7 +120,12 @@ class Endpoint:
         except Exception as error:
             if not errors.is_known(error):
                 log.exception("request failed", extra=self._context(call))
-            outcome = errors.problem(error, instance=call.path, request_id=call.request_id)
+            outcome = errors.answer(
+                error,
+                instance=call.path,
+                request_id=call.request_id,
+                shape=self.operation.errors,
+            )
         answered = [*outcome.headers, (b"x-request-id", request_id), NOSNIFF]
         principal: Principal | None = call.principal
         if principal is not None and principal.window.quota is not None:

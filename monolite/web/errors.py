@@ -7,14 +7,15 @@ from the same table.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from monolite import errors as domain
 from monolite.storage import errors as storage
-from monolite.web.answer import Answer
+from monolite.web.answer import Answer, Headers
 
 PROBLEM_TYPE = b"application/problem+json"
 
@@ -64,6 +65,26 @@ class Problem(msgspec.Struct, omit_defaults=True):
     errors: list[dict[str, str]] = []
 
 
+class OpenAIErrorFacts(msgspec.Struct):
+    """What went wrong, as OpenAI's API says it; `code` is this API's stable word."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class OpenAIError(msgspec.Struct):
+    """An error of the OpenAI-compatible routes."""
+
+    error: OpenAIErrorFacts
+
+
+_OPENAI_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -79,8 +100,53 @@ def is_known(error: Exception) -> bool:
     return _along(STATUS, error) is not None
 
 
+class _Facts(NamedTuple):
+    """What every shape of an error says."""
+
+    status: int
+    title: str
+    code: str
+    detail: str
+    fields: Sequence[domain.FieldError]
+
+
+def answer(
+    error: Exception, *, instance: str, request_id: str, shape: Literal["problem", "openai"]
+) -> Answer:
+    """The answer for an error in the shape of its operation."""
+    if shape == "openai":
+        return openai(error)
+    return problem(error, instance=instance, request_id=request_id)
+
+
 def problem(error: Exception, *, instance: str, request_id: str) -> Answer:
     """The problem+json answer for an error; one the table does not know becomes a 500."""
+    facts = _facts(error)
+    body = Problem(
+        type=f"urn:monolite:problem:{facts.code}",
+        title=facts.title,
+        status=facts.status,
+        detail=facts.detail,
+        instance=instance,
+        code=facts.code,
+        request_id=request_id,
+        errors=[{"pointer": f.pointer, "detail": f.detail} for f in facts.fields],
+    )
+    return Answer(facts.status, _encode(body), _headers(error, facts.status, PROBLEM_TYPE))
+
+
+def openai(error: Exception) -> Answer:
+    """The same in the shape that OpenAI's clients read; `param` is the first bad field."""
+    facts = _facts(error)
+    kind = _OPENAI_TYPES.get(facts.status, "server_error")
+    if facts.status < 500 and facts.status not in _OPENAI_TYPES:
+        kind = "invalid_request_error"
+    param = _openai_param(facts.fields[0].pointer) or None if facts.fields else None
+    body = OpenAIError(OpenAIErrorFacts(facts.detail, kind, param, facts.code))
+    return Answer(facts.status, _encode(body), _headers(error, facts.status, b"application/json"))
+
+
+def _facts(error: Exception) -> _Facts:
     status, title = _along(STATUS, error) or (500, "Internal error")
     if isinstance(error, domain.DomainError):
         code, detail = error.code, error.detail
@@ -89,24 +155,18 @@ def problem(error: Exception, *, instance: str, request_id: str) -> Answer:
     else:
         code = "internal"
         detail = "The server failed here; its log has the cause under this request_id."
-    fields = (
-        [{"pointer": f.pointer, "detail": f.detail} for f in error.errors]
-        if isinstance(error, domain.Invalid)
-        else []
-    )
-    body = _encode(
-        Problem(
-            type=f"urn:monolite:problem:{code}",
-            title=title,
-            status=status,
-            detail=detail,
-            instance=instance,
-            code=code,
-            request_id=request_id,
-            errors=fields,
-        )
-    )
-    headers = [(b"content-type", PROBLEM_TYPE), (b"cache-control", b"no-store")]
+    fields = error.errors if isinstance(error, domain.Invalid) else ()
+    return _Facts(status, title, code, detail, fields)
+
+
+def _openai_param(pointer: str) -> str:
+    """A JSON Pointer as OpenAI writes it: `#/input/3` is `input[3]`."""
+    steps = pointer.lstrip("#?").strip("/").split("/")
+    return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", ".".join(steps))
+
+
+def _headers(error: Exception, status: int, media: bytes) -> Headers:
+    headers = [(b"content-type", media), (b"cache-control", b"no-store")]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     retry_after_s = getattr(error, "retry_after_s", None)
@@ -114,4 +174,4 @@ def problem(error: Exception, *, instance: str, request_id: str) -> Answer:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(retry_after_s))))
     if isinstance(error, domain.MethodNotAllowed):
         headers.append((b"allow", ", ".join(error.allowed).encode()))
-    return Answer(status, body, headers)
+    return headers

@@ -9,7 +9,7 @@ import msgspec
 
 from monolite import __version__
 from monolite.names import NAME_PATTERN
-from monolite.web.errors import Problem
+from monolite.web.errors import OpenAIError, Problem
 from monolite.web.operation import LOOPBACK, PUBLIC, RAW, Chunks, ObjectText, Operation
 
 _REF = "#/components/schemas/{name}"
@@ -61,6 +61,8 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
 
 def _schemas(operations: Sequence[Operation]) -> tuple[dict[Any, Any], dict[str, Any]]:
     kinds: list[Any] = [Problem]
+    if any(operation.errors == "openai" for operation in operations):
+        kinds.append(OpenAIError)
     for operation in operations:
         if operation.body not in (None, RAW, ObjectText, Chunks):
             kinds.append(operation.body)
@@ -155,12 +157,18 @@ def _responses(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
         elif status == 200:
             entry["content"] = {operation.produces: {}}
         responses[str(status)] = entry
-    problem = {
-        "description": "A problem (RFC 9457); `code` says which",
-        "content": {"application/problem+json": {"schema": {"$ref": _REF.format(name="Problem")}}},
-    }
-    responses["default"] = problem
+    responses["default"] = _OPENAI_ERROR if operation.errors == "openai" else _PROBLEM
     return responses
+
+
+_PROBLEM = {
+    "description": "A problem (RFC 9457); `code` says which",
+    "content": {"application/problem+json": {"schema": {"$ref": _REF.format(name="Problem")}}},
+}
+_OPENAI_ERROR = {
+    "description": "An error as OpenAI's API has it; `code` says which",
+    "content": {"application/json": {"schema": {"$ref": _REF.format(name="OpenAIError")}}},
+}
 
 
 _PHRASES = {200: "OK", 201: "Created", 204: "Done", 304: "Not modified", 503: "Not in order"}

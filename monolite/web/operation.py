@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -72,6 +72,8 @@ class Operation:
     example: Any = None
     answer_example: Any = None
     names: Mapping[str, str] = field(default_factory=dict)
+    # The shape of refusals: RFC 9457's, or OpenAI's on the routes that are compatible with it.
+    errors: Literal["problem", "openai"] = "problem"
     # None: writes unless it is GET. A POST that only reads says False.
     writes: bool | None = None
 
