@@ -26,7 +26,8 @@ $(KERNELS): packaging/kernels.py $(wildcard monolite/kernels/native/*) | $(RUNTI
 	@$(BIN)/python packaging/kernels.py
 
 MODEL := monolite/models/all-MiniLM-L6-v2.model
-$(MODEL): packaging/models.py monolite/models/checkpoint.py monolite/models/file.py | $(RUNTIME)
+MODEL_MAKERS := $(addprefix monolite/,$(addsuffix .py,kernels/arrays models/checkpoint models/conversion models/file))
+$(MODEL): packaging/models.py $(MODEL_MAKERS) | $(RUNTIME)
 	@$(BIN)/python packaging/models.py
 
 $(DEV): requirements/dev.txt $(RUNTIME)

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from monolite.models.checkpoint import convert  # noqa: E402
+from monolite.models.conversion import convert  # noqa: E402
 from monolite.models.registry import DEFAULT_NAME  # noqa: E402
 
 OUTPUT = ROOT / "monolite" / "models" / f"{DEFAULT_NAME}.model"

@@ -209,6 +209,49 @@ def secret_rotate(arguments: argparse.Namespace) -> int:
     return asyncio.run(rotate(settings_of(arguments)))
 
 
+def model_add(arguments: argparse.Namespace) -> int:
+    """Make a checkpoint or a model file one of the installed models."""
+    from monolite.cli import models
+
+    print(
+        models.add(
+            settings_of(arguments),
+            Path(arguments.source),
+            arguments.name,
+            arguments.query_prefix,
+            arguments.passage_prefix,
+            arguments.licence,
+        )
+    )
+    return 0
+
+
+def model_list(arguments: argparse.Namespace) -> int:
+    """Print the installed models as a table."""
+    from monolite.cli import models
+
+    head = ("NAME", "DIMENSIONS", "TOKENS", "LICENCE", "MB", "FILE")
+    _table(head, list(models.listed(settings_of(arguments))))
+    return 0
+
+
+def model_remove(arguments: argparse.Namespace) -> int:
+    """Remove a model's file."""
+    from monolite.cli import models
+
+    models.models_of(settings_of(arguments)).remove(arguments.name)
+    return 0
+
+
+def model_bench(arguments: argparse.Namespace) -> int:
+    """Measure a model on this machine."""
+    from monolite.cli import models
+
+    head = ("WORK", "THREADS", "MEDIAN MS", "P99 MS", "TOKENS/S")
+    _table(head, list(models.bench(settings_of(arguments), arguments.name)))
+    return 0
+
+
 def doctor(arguments: argparse.Namespace) -> int:
     """Look at everything that commonly goes wrong."""
     from monolite.cli.doctor import examine

@@ -225,6 +225,47 @@ def _secret(top: Commands) -> None:
     )
 
 
+def _model(top: Commands) -> None:
+    model = _group(top, "model", "add, list, remove and measure models")
+    one = _add(
+        model,
+        "add",
+        "quantize a checkpoint into the models' directory",
+        c.model_add,
+        "monolite model add ./multilingual-e5-small --data ./data",
+    )
+    one.add_argument(
+        "source", metavar="FILE|DIR", help="a checkpoint's directory, or a .model file"
+    )
+    one.add_argument("--name", help="default: the source's name")
+    one.add_argument("--query-prefix", metavar="TEXT", help="default: the checkpoint's, or E5's")
+    one.add_argument("--passage-prefix", metavar="TEXT", help="default: the checkpoint's, or E5's")
+    one.add_argument("--licence", default="", help="default: what the model's card says")
+    _add(
+        model,
+        "list",
+        "list the models installed",
+        c.model_list,
+        "monolite model list --data ./data",
+    )
+    one = _add(
+        model,
+        "remove",
+        "remove a model; indexes of its vectors need it",
+        c.model_remove,
+        "monolite model remove multilingual-e5-small --data ./data",
+    )
+    one.add_argument("name")
+    one = _add(
+        model,
+        "bench",
+        "measure a model on this machine, on all cores and on one",
+        c.model_bench,
+        "monolite model bench default",
+    )
+    one.add_argument("name", nargs="?", default="default")
+
+
 def _doctor(top: Commands) -> None:
     _add(
         top, "doctor", "say what is wrong and what to do", c.doctor, "monolite doctor --data ./data"
@@ -268,6 +309,7 @@ _COMMANDS: Mapping[str, Callable[[Commands], None]] = {
     "replica": _replica,
     "backup": _backup,
     "secret": _secret,
+    "model": _model,
     "doctor": _doctor,
     "config": _config,
     "version": _version,

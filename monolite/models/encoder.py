@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from monolite import kernels
 from monolite.kernels.arrays import EncoderLayer, EncoderWeights, Linear
-from monolite.models.checkpoint import LAYER_PARTS, NORMS
+from monolite.models.conversion import LAYER_PARTS, NORMS
 from monolite.models.file import About, BadModelFile, ModelFile
 from monolite.models.tokens import TextTokenizer, Tokens
 

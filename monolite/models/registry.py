@@ -104,7 +104,7 @@ class Models:
     ) -> Installed:
         """Install a checkpoint's directory, the weights' file in one, or a model file.
 
-        A checkpoint is quantized; see checkpoint.convert for the prefixes. The name is the
+        A checkpoint is quantized; see conversion.convert for the prefixes. The name is the
         source's own where none is given.
 
         Raises:
@@ -136,7 +136,7 @@ class Models:
             about = msgspec.structs.replace(model.about, name=wanted)
             write(target, about, model.arrays)
         else:
-            from monolite.models.checkpoint import convert
+            from monolite.models.conversion import convert
 
             about = convert(
                 source,

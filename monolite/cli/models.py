@@ -1,0 +1,132 @@
+"""`monolite model …`: what lies in the models' directory, and how fast it is here."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from monolite.models.file import About
+from monolite.models.registry import Installed, Models
+from monolite.settings import Settings
+
+Row = tuple[str, ...]
+
+BENCH_S = 1.0
+"""How long each piece of work is repeated."""
+
+
+def models_of(settings: Settings) -> Models:
+    """The models that a server with these settings would find."""
+    from monolite.assembly import model_directories
+    from monolite.storage.data_directory import DataDirectory
+
+    return Models(model_directories(settings, DataDirectory(settings.data)))
+
+
+def add(
+    settings: Settings,
+    source: Path,
+    name: str | None,
+    query_prefix: str | None,
+    passage_prefix: str | None,
+    licence: str,
+) -> str:
+    """Install a model; says what was made of it. Progress goes to stderr where that is a terminal.
+
+    Raises as Models.add does.
+    """
+    from monolite.storage.data_directory import DataDirectory
+
+    if settings.models is None:
+        DataDirectory(settings.data).prepare()
+    shown = sys.stderr.isatty()
+
+    def progress(done: int, of: int) -> None:
+        if shown:
+            print(f"\rlayer {done} of {of} is quantized", end="", file=sys.stderr, flush=True)
+
+    try:
+        made = models_of(settings).add(
+            source,
+            name,
+            query_prefix=query_prefix,
+            passage_prefix=passage_prefix,
+            licence=licence,
+            progress=progress,
+        )
+    finally:
+        if shown:
+            print(file=sys.stderr)
+    about = made.about
+    assert isinstance(about, About)  # it was just written
+    prefixes = [repr(one) for one in (about.query_prefix, about.passage_prefix) if one]
+    facts = [
+        f"{about.dimensions} dimensions",
+        f"{about.tokens_max} tokens",
+        f"{about.pooling} pooling",
+        f"prefixes {' and '.join(prefixes)}" if prefixes else "no prefixes",
+        f"{made.path.stat().st_size / 1e6:.1f} MB",
+    ]
+    return f"{about.name}: {', '.join(facts)}, in {made.path}"
+
+
+def listed(settings: Settings) -> Iterator[Row]:
+    """A row for each model installed."""
+    for name, one in models_of(settings).installed().items():
+        yield (name, *_facts(one))
+
+
+def _facts(one: Installed) -> Row:
+    megabytes = f"{one.path.stat().st_size / 1e6:.1f}"
+    if not isinstance(one.about, About):
+        return "", "", "", megabytes, f"unusable: {one.about}"
+    about = one.about
+    return (
+        str(about.dimensions),
+        str(about.tokens_max),
+        about.licence or "?",
+        megabytes,
+        str(one.path),
+    )
+
+
+def bench(settings: Settings, name: str) -> Iterator[Row]:
+    """A row for each piece of work: threads, the median and 99th percentile in ms, tokens/s."""
+    from monolite import kernels
+
+    started = time.perf_counter()
+    encoder = models_of(settings).encoder(name)
+    encoder.encode(["warm"])
+    opening_ms = (time.perf_counter() - started) * 1000
+    yield "open, first use", "", f"{opening_ms:.1f}", "", ""
+    work = {
+        "query of 13 tokens": [" ".join(["word"] * 11)],
+        "passage of 128 tokens": [" ".join(["word"] * 126)],
+        "32 passages of 64 tokens": [" ".join(["word"] * 62)] * 32,
+    }
+    for threads in sorted({kernels.usable_cores(), 1}, reverse=True):
+        computing = kernels.configure(threads=threads)
+        for title, texts in work.items():
+            tokens = int(encoder.tokenize(texts, None).lengths.sum())
+            spent_ms = _repeated(lambda: encoder.encode(texts, None))  # noqa: B023  # called here
+            median = statistics.median(spent_ms)
+            yield (
+                title,
+                f"{computing.threads} ({computing.variant})",
+                f"{median:.2f}",
+                f"{sorted(spent_ms)[len(spent_ms) * 99 // 100]:.2f}",
+                f"{tokens / median * 1000:.0f}",
+            )
+
+
+def _repeated(work: Callable[[], object]) -> list[float]:
+    work()
+    spent_ms: list[float] = []
+    ends_at = time.perf_counter() + BENCH_S
+    while (now := time.perf_counter()) < ends_at or not spent_ms:
+        work()
+        spent_ms.append((time.perf_counter() - now) * 1000)
+    return spent_ms

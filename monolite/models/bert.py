@@ -1,0 +1,113 @@
+"""BERT's encoder (Devlin et al. 2019) in float32, to be read beside the paper.
+
+B texts, T tokens, D width, H heads, W = D / H, F hidden. It is what quantized models are held to
+in the tests and benchmarks; what serves is monolite.kernels.encode.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monolite.models.checkpoint import F32, Checkpoint
+
+
+class Bert:
+    """A checkpoint's encoder with its weights as they were trained, all in memory."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        tensors = checkpoint.tensors
+        self._checkpoint = checkpoint
+        self._words = tensors("embeddings.word_embeddings.weight")  # [V, D]
+        self._positions = checkpoint.positions()  # [P, D]
+        self._norm = tensors("embeddings.LayerNorm.weight"), tensors("embeddings.LayerNorm.bias")
+        self._layers = [
+            {
+                name: (tensors(f"{prefix}{name}.weight"), tensors(f"{prefix}{name}.bias"))
+                for name in (
+                    "attention.self.query",
+                    "attention.self.key",
+                    "attention.self.value",
+                    "attention.output.dense",
+                    "attention.output.LayerNorm",
+                    "intermediate.dense",
+                    "output.dense",
+                    "output.LayerNorm",
+                )
+            }
+            for prefix in (f"encoder.layer.{number}." for number in range(checkpoint.layers))
+        ]
+
+    def encode(self, texts: Sequence[NDArray[np.int32]]) -> F32:
+        """Vectors [B, D] of length 1 of texts given as token ids, special tokens included."""
+        vectors = np.array([self._pool(self.hidden(ids)) for ids in texts], np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors
+
+    def hidden(self, ids: NDArray[np.int32]) -> F32:
+        """The last layer's hidden states [T, D] of one text."""
+        x = self._words[ids] + self._positions[: len(ids)]
+        x = self._normalized(x, self._norm)
+        for layer in self._layers:
+            query, key, value = (  # [H, T, W]
+                self._by_head(linear(x, *layer[f"attention.self.{name}"]))
+                for name in ("query", "key", "value")
+            )
+            scores = query @ key.transpose(0, 2, 1) / math.sqrt(query.shape[2])  # [H, T, T]
+            mixed = (softmax(scores) @ value).transpose(1, 0, 2).reshape(x.shape)
+            attention = linear(mixed, *layer["attention.output.dense"])
+            x = self._normalized(x + attention, layer["attention.output.LayerNorm"])
+            inner = gelu(linear(x, *layer["intermediate.dense"]))  # [T, F]
+            x = self._normalized(
+                x + linear(inner, *layer["output.dense"]), layer["output.LayerNorm"]
+            )
+        return x
+
+    def _pool(self, hidden: F32) -> F32:
+        pooled: F32 = hidden[0] if self._checkpoint.pooling == "first" else hidden.mean(axis=0)
+        return pooled
+
+    def _by_head(self, x: F32) -> F32:
+        heads = self._checkpoint.heads
+        return x.reshape(len(x), heads, -1).transpose(1, 0, 2)
+
+    def _normalized(self, x: F32, norm: tuple[F32, F32]) -> F32:
+        return layer_norm(x, *norm, self._checkpoint.epsilon)
+
+
+def linear(x: F32, weight: F32, bias: F32) -> F32:
+    """X W' + b: x [T, K], W [N, K], b [N]."""
+    return x @ weight.T + bias
+
+
+def softmax(x: F32) -> F32:
+    """Over the last axis, the largest subtracted first so that none overflows."""
+    powers = np.exp(x - x.max(axis=-1, keepdims=True))
+    shares: F32 = powers / powers.sum(axis=-1, keepdims=True)
+    return shares
+
+
+def layer_norm(x: F32, weight: F32, bias: F32, epsilon: float) -> F32:
+    """Ba et al. 2016, over the last axis."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    variance = (centred * centred).mean(axis=-1, keepdims=True)
+    normal: F32 = (centred / np.sqrt(variance + epsilon) * weight + bias).astype(np.float32)
+    return normal
+
+
+def gelu(x: F32) -> F32:
+    """Hendrycks and Gimpel 2016: x (1 + erf(x / sqrt 2)) / 2."""
+    activated: F32 = (x * 0.5 * (1 + erf(x / math.sqrt(2)))).astype(np.float32)
+    return activated
+
+
+def erf(x: F32) -> NDArray[np.float64]:
+    """Within 1.5e-7 (Abramowitz and Stegun 1964, 7.1.26); numpy has none."""
+    size = np.abs(x, dtype=np.float64)
+    t = 1 / (1 + 0.3275911 * size)
+    series = np.polyval([1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592], t)
+    found: NDArray[np.float64] = np.sign(x) * (1 - series * t * np.exp(-size * size))
+    return found
