@@ -176,7 +176,11 @@ server.main(["serve", "--data", sys.argv[1], "--listen", f"127.0.0.1:{sys.argv[2
     with tempfile.TemporaryDirectory() as data:
         done = subprocess.run(
             [sys.executable, "-c", script, data, str(port)],
-            cwd=ROOT, check=True, capture_output=True, text=True, timeout=60,
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
     return done.stdout
 

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import numpy as np
-import pytest
 
 from monolite.models.registry import SHIPPED, Models
 from monolite.models.threads import SHORT_CHARACTERS_MAX, SHORT_TEXTS_MAX, EncoderThreads, is_short
 
 
-@pytest.fixture
-def threads() -> Iterator[EncoderThreads]:
-    made = EncoderThreads(Models([SHIPPED]))
-    yield made
-    made.close()
-
-
-def test_queries_and_batches_at_once_give_what_each_gives_alone(threads: EncoderThreads) -> None:
+def test_queries_and_batches_at_once_give_what_each_gives_alone() -> None:
     batches = [[f"text {n} of {size}" * (n % 7 + 1) for n in range(size)] for size in (3, 70, 200)]
 
     async def run() -> None:
+        threads = EncoderThreads(Models([SHIPPED]))
         encoder = await threads.encoder()
         alone = [encoder.encode(batch) for batch in batches]
         seen: list[tuple[int, int]] = []
@@ -35,22 +27,25 @@ def test_queries_and_batches_at_once_give_what_each_gives_alone(threads: Encoder
             assert wanted.tokens.tolist() == got.tokens.tolist()
         assert seen == sorted(seen)
         assert seen[-1] == (200, 200)
+        await threads.close()
 
     asyncio.run(run())
 
 
-def test_a_query_does_not_wait_for_a_batch(threads: EncoderThreads) -> None:
+def test_a_query_does_not_wait_for_a_batch() -> None:
     async def run() -> None:
+        threads = EncoderThreads(Models([SHIPPED]))
         encoder = await threads.encoder()
-        batch = asyncio.create_task(threads.encode(encoder, ["word " * 300] * 400, "passage"))
+        batch = asyncio.create_task(threads.encode(encoder, ["word " * 300] * 150, "passage"))
         queries = 0
         while not batch.done() and queries < 5:
             await threads.encode(encoder, ["a query"], "query")
             queries += 1
-        # 400 texts of 256 tokens take seconds on any machine, five queries milliseconds.
+        # 150 texts of 256 tokens take seconds on any machine, five queries milliseconds.
         assert queries == 5
         assert not batch.done()
         await batch
+        await threads.close()
 
     asyncio.run(run())
 
