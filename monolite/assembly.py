@@ -339,7 +339,7 @@ class Installation:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._tasks:
             await self._write_usage()
-        self._encoders.close()
+        await self._encoders.close()
         await self.engines.close()
         self._lock.release()
 

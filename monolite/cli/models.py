@@ -108,7 +108,7 @@ def bench(settings: Settings, name: str) -> Iterator[Row]:
         "32 passages of 64 tokens": [" ".join(["word"] * 62)] * 32,
     }
     for threads in sorted({kernels.usable_cores(), 1}, reverse=True):
-        computing = kernels.configure(threads=threads)
+        computing = kernels.configure(settings.kernels, threads=threads)
         for title, texts in work.items():
             tokens = int(encoder.tokenize(texts, None).lengths.sum())
             spent_ms = _repeated(lambda: encoder.encode(texts, None))  # noqa: B023  # called here

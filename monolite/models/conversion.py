@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from monolite.kernels.arrays import ROWS_MULTIPLE, Linear, pack
 from monolite.models.checkpoint import F32, BadCheckpoint, Checkpoint, Tensors
 from monolite.models.file import About, write
+from monolite.models.tokens import TextTokenizer
 
 LAYER_PARTS = ("qkv", "out", "up", "down")
 NORMS = ("attention_norm_weight", "attention_norm_bias", "output_norm_weight", "output_norm_bias")
@@ -47,6 +48,7 @@ def convert(
             f"suit the kernels, which take multiples of {ROWS_MULTIPLE} and 16"
         )
     words, word_scale = _quantize_words(tensors)
+    _require_tokenizer(checkpoint, len(words))
     norm = tensors("embeddings.LayerNorm.weight"), tensors("embeddings.LayerNorm.bias")
     arrays: dict[str, NDArray[Any]] = {
         "tokenizer": np.frombuffer(checkpoint.tokenizer, np.uint8),
@@ -79,6 +81,18 @@ def convert(
     )
     write(output, about, arrays)
     return about
+
+
+def _require_tokenizer(checkpoint: Checkpoint, words: int) -> None:
+    try:
+        tokenizer = TextTokenizer(checkpoint.tokenizer, checkpoint.tokens_max)
+    except ValueError as error:
+        raise BadCheckpoint(f"{checkpoint.directory / 'tokenizer.json'}: {error}") from None
+    if tokenizer.vocabulary > words:
+        raise BadCheckpoint(
+            f"{checkpoint.directory}: tokenizer.json has ids up to {tokenizer.vocabulary - 1}, but "
+            f"model.safetensors knows {words} words"
+        )
 
 
 def _quantize_words(tensors: Tensors) -> tuple[NDArray[np.int8], F32]:

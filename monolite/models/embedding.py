@@ -1,4 +1,4 @@
-"""Search's Embedder, over the models of a server."""
+"""What search asks of models: vectors by a model's name, computed where they hold up nobody."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from monolite.embedder import Embedded
 from monolite.errors import FieldError, Invalid, Unavailable
-from monolite.models.file import BadModelFile
 from monolite.models.registry import NoSuchModel
 from monolite.models.threads import EncoderThreads
 
@@ -15,12 +14,12 @@ if TYPE_CHECKING:
     from monolite.models.encoder import Encoded, Encoder
 
 INLINE_CHARACTERS_MAX = 200
-"""A query of so many characters is embedded on the loop: half a millisecond, where the hops to a
-thread and back cost a third of one, and more under load."""
+"""A query of so many characters is embedded on the loop: that takes less than two hops of a thread
+and holds others up for less than a millisecond."""
 
 
 class Embedding:
-    """Models by name, computed where they hold up nobody."""
+    """The models of a server, as monolite.embedder.Embedder has them."""
 
     def __init__(self, threads: EncoderThreads) -> None:
         self._threads = threads
@@ -50,8 +49,9 @@ class Embedding:
 
     async def _encoder(self, model: str) -> Encoder:
         try:
-            return self._threads.models.at_hand(model) or await self._threads.encoder(model)
-        except (BadModelFile, NoSuchModel) as error:
+            return await self._threads.encoder(model)
+        except NoSuchModel as error:
+            # An index was made with it, and its file is gone since.
             raise Unavailable(str(error), 60.0, code="model_unusable") from None
 
 

@@ -42,7 +42,7 @@ _CHUNK_BYTES = 1 << 18
 class BadModelFile(Unavailable):
     """A file that is no model, or is damaged; the message names it and says what to do."""
 
-    code = "model_damaged"
+    code = "model_unusable"
 
 
 class Section(msgspec.Struct, frozen=True):

@@ -55,7 +55,7 @@ class Models:
     ) -> None:
         self.directories = tuple(directories)
         self._shipped = shipped
-        self._open: dict[str, _Open] = {}
+        self._open: dict[Path, _Open] = {}
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:
@@ -70,6 +70,16 @@ class Models:
         """
         return self._path(name).name.removesuffix(SUFFIX)
 
+    def opened(self, name: str | None = None) -> Encoder | None:
+        """The model if it is open already, and its file is still the one that was opened.
+
+        Raises:
+            NoSuchModel: none is installed by that name.
+        """
+        path = self._path(name)
+        found = self._open.get(path)
+        return found.encoder if found is not None and found.version == _version(path) else None
+
     def encoder(self, name: str | None = None) -> Encoder:
         """An open model; opening one takes some 100 ms, asking again some 10 µs.
 
@@ -78,25 +88,18 @@ class Models:
             BadModelFile: its file is damaged, or holds a model of another name.
         """
         path = self._path(name)
-        real, version = path.name.removesuffix(SUFFIX), _version(path)
-        found = self._open.get(real)
-        if found is None or found.version != version:
-            from monolite.models.encoder import Encoder
+        if (found := self.opened(name)) is not None:
+            return found
+        from monolite.models.encoder import Encoder
 
-            with self._lock:
-                found = self._open.get(real)
-                if found is None or found.version != version:
-                    encoder = Encoder.open(path)
-                    _require_name(path, encoder.about)
-                    found = self._open[real] = _Open(version, encoder)
-        return found.encoder
-
-    def at_hand(self, name: str) -> Encoder | None:
-        """The model where it is open already. Raises NoSuchModel as `encoder` does."""
-        found = self._open.get(name)
-        if found is None or found.version != _version(self._path(name)):
-            return None
-        return found.encoder
+        with self._lock:
+            if (found := self.opened(name)) is not None:
+                return found
+            version = _version(path)
+            encoder = Encoder.open(path)
+            _require_name(path, encoder.about)
+            self._open[path] = _Open(version, encoder)
+        return encoder
 
     def installed(self) -> dict[str, Installed]:
         """What each model is, or why it can't be used, by name; their arrays are not looked at."""
@@ -170,6 +173,7 @@ class Models:
         if path.parent == SHIPPED:
             raise Conflict(f"{path.name.removesuffix(SUFFIX)} comes with the program and stays")
         path.unlink()
+        self._open.pop(path, None)
         return path
 
     def _files(self) -> dict[str, Path]:

@@ -42,13 +42,16 @@ class EncoderThreads:
         self._short = ThreadPoolExecutor(kernels.usable_cores(), "embed")
         self._long = ThreadPoolExecutor(1, "embed-many")
 
-    def close(self) -> None:
-        """Begin no more work."""
+    async def close(self) -> None:
+        """Begin no more work, and let end what is computed."""
         for threads in (self._short, self._long):
-            threads.shutdown(wait=False, cancel_futures=True)
+            await asyncio.to_thread(threads.shutdown, cancel_futures=True)
 
     async def encoder(self, name: str | None = None) -> Encoder:
         """Models.encoder, which reads a file the first time; raises as it does."""
+        found = self.models.opened(name)
+        if found is not None:
+            return found
         return await self._run(self._short, lambda: self.models.encoder(name))
 
     async def encode(

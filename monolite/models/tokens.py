@@ -28,7 +28,10 @@ class Tokens(NamedTuple):
 
 
 class TextTokenizer:
-    """A `tokenizer.json`, as the tokenizers library reads it. Methods may run in any thread."""
+    """A `tokenizer.json`, as the tokenizers library reads it; its ids are below `vocabulary`.
+
+    Methods may run in any thread.
+    """
 
     def __init__(self, content: bytes, tokens_max: int) -> None:
         """Takes some 30 ms. Raises ValueError: the content is none of the library's."""
@@ -43,6 +46,7 @@ class TextTokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._tokens_max = tokens_max
+        self.vocabulary = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
         empty = self._ids("")
         self._first, self._last = empty[:1], empty[1:]
         if len(empty) != 2:

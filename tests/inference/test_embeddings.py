@@ -200,7 +200,7 @@ def test_a_damaged_model_is_refused_by_its_name_and_spares_the_others(tmp_path: 
         Tenant(server) as tenant,
     ):
         error = refused(post(tenant.client, {"input": "a"}), 503)
-        assert error["code"] == "model_damaged"
+        assert error["code"] == "model_unusable"
         assert DEFAULT_NAME in error["message"]
         # Another name than its file's.
         error = refused(post(tenant.client, {"input": "a", "model": "flipped"}), 503)
