@@ -1,6 +1,7 @@
 """Kernels: numpy arrays in, numpy arrays out, C inside.
 
     kernels.encode / linear / quantize / signs / search / dot
+    kernels.language: what a language model is made of, on blocks.Blocks and cache.Cache
         │
         ├─ native.py      ctypes over libkernels.so (native/*.c): one of the variants
         │                 avx512, avx512vnni, avxvnni, avx2, neon, portable, chosen by CPU feature
@@ -125,7 +126,7 @@ def encode(
         MemoryError: there is no memory for the scratch.
     """
     _check_tokens(weights, ids, lengths)
-    if _library() is None:
+    if library() is None:
         from monolite.kernels import reference
 
         return reference.encode(weights, ids, lengths)
@@ -138,7 +139,7 @@ def linear(weights: Linear, x: NDArray[np.float32], *, gelu: bool = False) -> ND
     """Rows x [M, K] times W', plus b: W [N, K] in int8 by row, x quantized by row. Gives [M, N]."""
     if x.ndim != 2 or x.shape[1] != weights.columns:
         raise ValueError(f"x has shape {x.shape}; the weights take [*, {weights.columns}]")
-    if _library() is None:
+    if library() is None:
         from monolite.kernels import reference
 
         return reference.linear(weights, x, gelu=gelu)
@@ -152,7 +153,7 @@ def quantize(x: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.floa
 
     x ~ scale * (codes - 128), symmetric around 0; padding is 128.
     """
-    if _library() is None:
+    if library() is None:
         from monolite.kernels import reference
 
         return reference.quantize(x)
@@ -168,7 +169,7 @@ def signs(x: NDArray[np.float32], bits: NDArray[np.uint64], first: int) -> None:
     """
     if (first + len(x) + 7) // 8 > len(bits):
         raise ValueError(f"{len(x)} rows from {first} on don't fit into {len(bits) * 8}")
-    if _library() is None:
+    if library() is None:
         from monolite.kernels import reference
 
         reference.signs(x, bits, first)
@@ -191,7 +192,7 @@ def search(
     """
     if query.shape != (rows.width,):
         raise ValueError(f"the query has shape {query.shape}; the rows have width {rows.width}")
-    if _library() is None:
+    if library() is None:
         from monolite.kernels import reference
 
         return reference.search(rows, query, k, candidates=candidates)
@@ -202,7 +203,7 @@ def search(
 
 def dot(x: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float32]:
     """Dot products of rows [N, D] with `query` [D], in float32: [N]."""
-    if _library() is None:
+    if library() is None:
         from monolite.kernels import reference
 
         return reference.dot(x, query)
@@ -211,7 +212,8 @@ def dot(x: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float3
     return native.dot(_loaded(), x, query)
 
 
-def _library() -> Library | None:
+def library() -> Library | None:
+    """The library in use; None where numpy computes. Configures by default where nobody has."""
     if _State.description is None:
         configure(_State.choice)
     return _State.library

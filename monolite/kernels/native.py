@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monolite.kernels.arrays import EncoderWeights, Linear, Rows, padded
+from monolite.kernels.blocks import Blocks
+from monolite.kernels.cache import Cache
 
 ABI = 2
 PATH = Path(__file__).with_name("libkernels.so")
@@ -59,6 +61,30 @@ class _Encoder(Structure):
     ]
 
 
+class _Blocks(Structure):
+    _fields_ = [
+        ("packed", c_void_p),
+        ("bias", c_void_p),
+        ("rows", c_int32),
+        ("columns", c_int32),
+        ("bits", c_int32),
+    ]
+
+
+class _Cache(Structure):
+    _fields_ = [
+        ("keys", c_void_p),
+        ("key_scale", c_void_p),
+        ("key_minimum", c_void_p),
+        ("values", c_void_p),
+        ("value_scale", c_void_p),
+        ("capacity", c_int64),
+        ("heads", c_int32),
+        ("width", c_int32),
+        ("key_bits", c_int32),
+    ]
+
+
 class _Rows(Structure):
     _fields_ = [
         ("codes", c_void_p),
@@ -104,20 +130,22 @@ def load(path: Path = PATH) -> Library:
     return Library(path)
 
 
-def _at(array: NDArray[Any] | None) -> c_void_p:
+def address(array: NDArray[Any] | None) -> c_void_p:
+    """Where an array begins, as an argument."""
     return c_void_p(None if array is None else array.ctypes.data)
 
 
-def _floats(array: F32) -> F32:
+def floats(array: F32) -> F32:
+    """The array as C reads it, copied only where it lies otherwise."""
     return np.ascontiguousarray(array, dtype=np.float32)
 
 
 def _linear(weights: Linear) -> _Linear:
     return _Linear(
-        _at(weights.packed),
-        _at(weights.scale),
-        _at(weights.bias),
-        _at(weights.smooth),
+        address(weights.packed),
+        address(weights.scale),
+        address(weights.bias),
+        address(weights.smooth),
         weights.rows,
         weights.columns,
     )
@@ -132,10 +160,10 @@ def encoder_structure(weights: EncoderWeights) -> _Encoder:
                 _linear(layer.out),
                 _linear(layer.up),
                 _linear(layer.down),
-                _at(layer.attention_norm_weight),
-                _at(layer.attention_norm_bias),
-                _at(layer.output_norm_weight),
-                _at(layer.output_norm_bias),
+                address(layer.attention_norm_weight),
+                address(layer.attention_norm_bias),
+                address(layer.output_norm_weight),
+                address(layer.output_norm_bias),
             )
             for layer in weights.layers
         )
@@ -147,12 +175,38 @@ def encoder_structure(weights: EncoderWeights) -> _Encoder:
         weights.heads,
         weights.epsilon,
         0 if weights.pooling == "mean" else 1,
-        _at(weights.words),
-        _at(weights.word_scale),
-        _at(weights.positions),
-        _at(weights.norm_weight),
-        _at(weights.norm_bias),
+        address(weights.words),
+        address(weights.word_scale),
+        address(weights.positions),
+        address(weights.norm_weight),
+        address(weights.norm_bias),
         layers,
+    )
+
+
+def blocks_structure(weights: Blocks) -> _Blocks:
+    """As encoder_structure."""
+    return _Blocks(
+        address(weights.packed),
+        address(weights.bias),
+        weights.rows,
+        weights.columns,
+        weights.bits,
+    )
+
+
+def cache_structure(cache: Cache) -> _Cache:
+    """As encoder_structure; calls write into the arrays."""
+    return _Cache(
+        address(cache.keys),
+        address(cache.key_scale),
+        address(cache.key_minimum),
+        address(cache.values),
+        address(cache.value_scale),
+        cache.capacity,
+        cache.heads,
+        cache.width,
+        cache.key_bits,
     )
 
 
@@ -165,7 +219,7 @@ def encode(
     lengths = np.ascontiguousarray(lengths, dtype=np.int32)
     model = ctypes.byref(weights.native)
     if len(lengths) and not library.kernels_encode(
-        model, _at(ids), _at(lengths), c_int32(len(lengths)), _at(out)
+        model, address(ids), address(lengths), c_int32(len(lengths)), address(out)
     ):
         raise MemoryError("no memory to encode")
     return out
@@ -173,11 +227,11 @@ def encode(
 
 def linear(library: Library, weights: Linear, x: F32, *, gelu: bool) -> F32:
     """See kernels.linear."""
-    x = _floats(x)
+    x = floats(x)
     y = np.empty((len(x), weights.rows), np.float32)
     structure = _linear(weights)
     if len(x) and not library.kernels_linear(
-        ctypes.byref(structure), _at(x), c_int32(len(x)), c_int32(gelu), _at(y)
+        ctypes.byref(structure), address(x), c_int32(len(x)), c_int32(gelu), address(y)
     ):
         raise MemoryError("no memory to multiply")
     return y
@@ -185,48 +239,55 @@ def linear(library: Library, weights: Linear, x: F32, *, gelu: bool) -> F32:
 
 def quantize(library: Library, x: F32) -> tuple[NDArray[np.uint8], F32]:
     """See kernels.quantize."""
-    x = _floats(x)
+    x = floats(x)
     count, width = x.shape
     codes = np.empty((count, padded(width)), np.uint8)
     scale = np.empty(count, np.float32)
     library.kernels_quantize(
-        _at(x), c_int64(count), c_int32(width), c_int32(padded(width)), _at(codes), _at(scale)
+        address(x),
+        c_int64(count),
+        c_int32(width),
+        c_int32(padded(width)),
+        address(codes),
+        address(scale),
     )
     return codes, scale
 
 
 def signs(library: Library, x: F32, bits: NDArray[np.uint64], first: int) -> None:
     """See kernels.signs. `bits` is written in place and must be contiguous."""
-    x = _floats(x)
+    x = floats(x)
     if not bits.flags.c_contiguous:
         raise ValueError("bits are not contiguous")
-    library.kernels_signs(_at(x), c_int64(first), c_int64(len(x)), c_int32(x.shape[1]), _at(bits))
+    library.kernels_signs(
+        address(x), c_int64(first), c_int64(len(x)), c_int32(x.shape[1]), address(bits)
+    )
 
 
 def search(
     library: Library, rows: Rows, query: F32, k: int, *, candidates: int
 ) -> tuple[NDArray[np.int64], F32]:
     """See kernels.search."""
-    query = _floats(query)
+    query = floats(query)
     k = max(0, min(k, len(rows)))
     found = np.empty(k, np.int64)
     scores = np.empty(k, np.float32)
     structure = _Rows(
-        _at(rows.codes),
-        _at(rows.scale),
-        _at(rows.bits),
-        _at(rows.allowed),
+        address(rows.codes),
+        address(rows.scale),
+        address(rows.bits),
+        address(rows.allowed),
         len(rows),
         rows.width,
         padded(rows.width),
     )
     count = library.kernels_search(
         ctypes.byref(structure),
-        _at(query),
+        address(query),
         c_int64(k),
         c_int64(candidates),
-        _at(found),
-        _at(scores),
+        address(found),
+        address(scores),
     )
     if count < 0:
         raise MemoryError("no memory to search")
@@ -235,7 +296,9 @@ def search(
 
 def dot(library: Library, x: F32, query: F32) -> F32:
     """See kernels.dot."""
-    x, query = _floats(x), _floats(query)
+    x, query = floats(x), floats(query)
     scores = np.empty(len(x), np.float32)
-    library.kernels_dot(_at(x), c_int64(len(x)), c_int32(x.shape[1]), _at(query), _at(scores))
+    library.kernels_dot(
+        address(x), c_int64(len(x)), c_int32(x.shape[1]), address(query), address(scores)
+    )
     return scores

@@ -6,11 +6,15 @@ B sentences, T tokens, D width, H heads, F hidden, N rows, K columns.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monolite.kernels.arrays import EncoderWeights, Linear, Rows, padded, unpack
+from monolite.kernels.blocks import COLUMNS, Blocks
+from monolite.kernels.blocks import unpack as unpack_blocks
+from monolite.kernels.cache import Cache, dequantized
 
 F32 = NDArray[np.float32]
 
@@ -143,3 +147,102 @@ def dot(x: F32, query: F32) -> F32:
     """Rows [N, D] times query [D]."""
     product: F32 = x @ query
     return product
+
+
+# ── Language models ────────────────────────────────────────────────────────────────────────────
+
+
+def silu(x: F32) -> F32:
+    """SiLU (Ramachandran et al. 2017): x / (1 + e^-x)."""
+    y: F32 = (x / (1 + np.exp(-x))).astype(np.float32)
+    return y
+
+
+ACTIVATIONS: dict[str | None, Callable[[F32], F32]] = {
+    None: lambda x: x,
+    "gelu": activate,
+    "silu": silu,
+}
+
+
+def multiply(weights: Blocks, x: F32, *, activation: str | None = None) -> F32:
+    """Rows x [M, K] times W', plus b: x quantized to int8 by 32 columns of a row."""
+    quantized, step = quantize_rows(x.reshape(-1, COLUMNS))
+    x = (quantized * step[:, None]).reshape(x.shape)
+    y = x @ unpack_blocks(weights).T
+    if weights.bias is not None:
+        y = y + weights.bias
+    return ACTIVATIONS[activation](y.astype(np.float32))
+
+
+def rms_norm(x: F32, weight: F32, epsilon: float) -> F32:
+    """RMS norm (Zhang and Sennrich 2019) by row: x / sqrt(mean(x x) + epsilon) * weight."""
+    mean = (x * x).mean(axis=-1, keepdims=True)
+    y: F32 = (x / np.sqrt(mean + epsilon) * weight).astype(np.float32)
+    return y
+
+
+def softmax(x: F32) -> F32:
+    """By row, the largest subtracted first."""
+    powers = np.exp(x - x.max(axis=-1, keepdims=True))
+    y: F32 = (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
+    return y
+
+
+def rotate(x: F32, cosine: F32, sine: F32, *, neighbours: bool = False) -> F32:
+    """Rotary positions (Su et al. 2021) of x [T, H, d]; cosine and sine [T, d / 2]."""
+    half = x.shape[2] // 2
+    first, second = (
+        (np.s_[..., 0::2], np.s_[..., 1::2])
+        if neighbours
+        else (np.s_[..., :half], np.s_[..., half:])
+    )
+    a, b, c, s = x[first], x[second], cosine[:, None], sine[:, None]
+    turned = np.empty_like(x)
+    turned[first], turned[second] = a * c - b * s, b * c + a * s
+    return turned
+
+
+def gate(x: F32, up: F32) -> F32:
+    """silu(x) * up (Shazeer 2020)."""
+    return silu(x) * up
+
+
+def append(cache: Cache, first: int, keys: F32, values: F32) -> None:
+    """Quantize keys and values [T, G, d] into the cache from position `first` on."""
+    for at, (key, value) in enumerate(zip(keys, values, strict=True), first):
+        if cache.key_bits == 8:
+            codes, scale = quantize_rows(key)
+            shifted, least = codes.astype(np.int16) + 128, -128 * scale
+        else:
+            least = key.min(axis=1)
+            spread = key.max(axis=1) - least
+            inverse = np.divide(15, spread, where=spread > 0, out=np.zeros_like(spread))
+            shifted, scale = (
+                np.rint((key - least[:, None]) * inverse[:, None]),
+                spread / np.float32(15),
+            )
+        quads = shifted.astype(np.uint8).reshape(cache.heads, -1, 4)
+        group = cache.keys[:, at // 16, :, at % 16]  # [G, d / 4 or d / 8, 4]
+        group[...] = quads if cache.key_bits == 8 else quads[:, 0::2] | quads[:, 1::2] << 4
+        cache.key_scale[:, at], cache.key_minimum[:, at] = scale, least
+        cache.values[:, at], cache.value_scale[:, at] = quantize_rows(value)
+
+
+def attend_to_cache(cache: Cache, queries: F32, visible: NDArray[np.int64]) -> F32:
+    """softmax(query key' / sqrt(d)) value of queries [T, H, d], each quantized to int8.
+
+    H is a multiple of the cache's heads, neighbours share one; token t sees visible[t] positions.
+    """
+    tokens, heads, width = queries.shape
+    codes, step = quantize_rows(queries.reshape(-1, width))
+    queries = (codes * step[:, None]).reshape(queries.shape)
+    keys, values = dequantized(cache, int(visible.max(initial=0)))
+    out = np.zeros_like(queries)
+    for token in range(tokens):
+        for head in range(heads if visible[token] else 0):
+            one = head * cache.heads // heads
+            seen = np.s_[one, : visible[token]]
+            scores = keys[seen] @ queries[token, head] / np.float32(math.sqrt(width))
+            out[token, head] = softmax(scores) @ values[seen]
+    return out

@@ -82,3 +82,29 @@ int64_t kernels_search(const Rows *rows, const float *query, int64_t k, int64_t 
 void kernels_dot(const float *x, int64_t count, int32_t width, const float *query, float *scores) {
     chosen->dot(x, count, width, query, scores);
 }
+int kernels_blocks(const Blocks *weights, const float *x, int32_t count, int32_t activation,
+                   int32_t add, float *y) {
+    return chosen->blocks(weights, x, count, activation, add, y);
+}
+void kernels_rms_norm(const float *x, int64_t count, int32_t width, const float *weight,
+                      float epsilon, float *y) {
+    chosen->rms_norm(x, count, width, weight, epsilon, y);
+}
+void kernels_layer_norm(const float *x, int64_t count, int32_t width, const float *weight,
+                        const float *bias, float epsilon, float *y) {
+    chosen->layer_norm(x, count, width, weight, bias, epsilon, y);
+}
+void kernels_softmax(float *x, int64_t count, int32_t width) { chosen->softmax(x, count, width); }
+void kernels_rotate(float *x, int64_t count, int32_t heads, int32_t width, const float *cosine,
+                    const float *sine, int32_t neighbours) {
+    chosen->rotate(x, count, heads, width, cosine, sine, neighbours);
+}
+void kernels_gate(float *x, const float *up, int64_t count) { chosen->gate(x, up, count); }
+void kernels_append(const Cache *cache, int64_t first, int64_t count, const float *keys,
+                    const float *values) {
+    chosen->append(cache, first, count, keys, values);
+}
+int kernels_attend(const Cache *cache, const float *queries, int32_t count, int32_t query_heads,
+                   const int64_t *visible, float *out) {
+    return chosen->attend(cache, queries, count, query_heads, visible, out);
+}

@@ -27,6 +27,36 @@ typedef struct {
     int32_t rows, columns;
 } Linear;
 
+/* Weights W [rows, columns] quantized in blocks of 32 columns: W = minimum + scale * n. A block of 16
+ * rows, which one vector of 64 bytes reads four columns of:
+ *
+ *   bits 4:  | n of columns 0-3 and 4-7 | 8-11, 12-15 | 16-19, 20-23 | 24-27, 28-31 | scale | minimum |
+ *            | 16 rows x 4 bytes: low   |             |              |              | 16 float16 each |
+ *            | half 0-3, high half 4-7  |             |              |              |
+ *              64 bytes                   64            64             64             32      32  = 320
+ *   bits 8:  | n of columns 0-3 | 4-7 | … | 28-31 | scale |   minimum = -128 scale
+ *              64                 64        64      32      = 544
+ *
+ * packed: [rows / 16, columns / 32, block]. llama.cpp's Q4_0, Q4_1 and Q8_0 fit without loss. */
+#define BLOCK_BYTES(bits) ((bits) == 4 ? 320 : 544)
+typedef struct {
+    const uint8_t *packed;
+    const float *bias; /* [rows], or null */
+    int32_t rows, columns, bits;
+} Blocks;
+
+/* Keys and values of one layer, quantized: cache.h draws them. capacity is a multiple of 16, width
+ * of 8. */
+#define KEY_WIDTH_MAX 256
+typedef struct {
+    uint8_t *keys;
+    float *key_scale, *key_minimum; /* [heads, capacity] */
+    int8_t *values;                 /* [heads, capacity, width] */
+    float *value_scale;             /* [heads, capacity] */
+    int64_t capacity;
+    int32_t heads, width, key_bits;
+} Cache;
+
 typedef struct {
     Linear qkv; /* query, key, value one below the other; query already divided by sqrt(head) */
     Linear out, up, down;
@@ -73,7 +103,8 @@ int kernels_select(int variant, int threads);
  */
 int kernels_encode(const Encoder *model, const int32_t *ids, const int32_t *lengths, int32_t count,
                    float *out);
-/* y [count, rows] = x [count, columns] W' + b, x quantized by row. activation 0: none, 1: GELU. */
+/* y [count, rows] = x [count, columns] W' + b, x quantized by row. activation 0: none, 1: GELU,
+ * 2: SiLU. */
 int kernels_linear(const Linear *weights, const float *x, int32_t count, int32_t activation,
                    float *y);
 
@@ -90,5 +121,26 @@ int64_t kernels_search(const Rows *rows, const float *query, int64_t k, int64_t 
                        int64_t *found, float *scores);
 /* Dot products of float rows [count, width] with query. */
 void kernels_dot(const float *x, int64_t count, int32_t width, const float *query, float *scores);
+
+
+/* y [count, rows] = f(x [count, columns] W' + b), x quantized in blocks; with `add`, y += that. */
+int kernels_blocks(const Blocks *weights, const float *x, int32_t count, int32_t activation,
+                   int32_t add, float *y);
+/* Rows [count, width]; y may be x. Softmax, rotation and gate work in place: see rows.h. */
+void kernels_rms_norm(const float *x, int64_t count, int32_t width, const float *weight,
+                      float epsilon, float *y);
+void kernels_layer_norm(const float *x, int64_t count, int32_t width, const float *weight,
+                        const float *bias, float epsilon, float *y);
+void kernels_softmax(float *x, int64_t count, int32_t width);
+void kernels_rotate(float *x, int64_t count, int32_t heads, int32_t width, const float *cosine,
+                    const float *sine, int32_t neighbours);
+void kernels_gate(float *x, const float *up, int64_t count);
+/* Quantize keys and values [count, heads, width] into a cache, from position `first` on. */
+void kernels_append(const Cache *cache, int64_t first, int64_t count, const float *keys,
+                    const float *values);
+/* out [count, query_heads, width] = softmax(query key' / sqrt(width)) value; token t sees the first
+ * visible[t] positions. query_heads is a multiple of the cache's heads. 0 where memory is short. */
+int kernels_attend(const Cache *cache, const float *queries, int32_t count, int32_t query_heads,
+                   const int64_t *visible, float *out);
 
 #endif

@@ -78,7 +78,7 @@ INLINE void settle(const Tile *t, int row, int vector, vi acc) {
     acc -= OFFSET * t->total[row];
     vf y = __builtin_convertvector(acc, vf) * load(t->scale + vector * LANES) * t->step[row];
     if (t->bias) y += load(t->bias + vector * LANES);
-    if (t->activation) y = vgelu(y);
+    y = activate(y, t->activation);
     float *out = t->y + (int64_t)row * t->stride + vector * LANES;
     store(out, t->add ? y + load(out) : y);
 }

@@ -128,6 +128,81 @@ INLINE float highest(vf a) {
 }
 #endif
 
+/* As dot, but w is 0 to 15 and taken as it is. */
+INLINE vi dot_small(vi acc, vi w, vi a) {
+#if OFFSET == 128
+    return dot(acc, w, a);
+#elif defined(__AVX2__)
+    __m256i pairs = _mm256_maddubs_epi16((__m256i)w, (__m256i)a);
+    return acc + (vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+#elif defined(__ARM_FEATURE_DOTPROD)
+    return (vi)vdotq_s32((int32x4_t)acc, (int8x16_t)w, (int8x16_t)a);
+#else
+    int8_t wb[4 * LANES], ab[4 * LANES];
+    memcpy(wb, &w, sizeof wb);
+    memcpy(ab, &a, sizeof ab);
+    for (int l = 0; l < LANES; l++)
+        for (int j = 4 * l; j < 4 * l + 4; j++) acc[l] += wb[j] * ab[j];
+    return acc;
+#endif
+}
+
+/* LANES float16 as floats. */
+INLINE vf load_halves(const void *p) {
+#if defined(__AVX512VNNI__)
+    __m256i h;
+    memcpy(&h, p, sizeof h);
+    return (vf)_mm512_cvtph_ps(h);
+#elif defined(__AVX2__)
+    __m128i h;
+    memcpy(&h, p, sizeof h);
+    return (vf)_mm256_cvtph_ps(h);
+#elif defined(__ARM_NEON)
+    float16x4_t h;
+    memcpy(&h, p, sizeof h);
+    return (vf)vcvt_f32_f16(h);
+#else
+    /* Exponents differ by 112; multiplying mends subnormals too. Nothing here is infinite. */
+    uint16_t h[LANES];
+    memcpy(h, p, sizeof h);
+    vi bits, sign;
+    for (int l = 0; l < LANES; l++) bits[l] = (h[l] & 0x7fff) << 13, sign[l] = (h[l] & 0x8000) << 16;
+    return (vf)((vi)((vf)bits * 0x1p112f) | sign);
+#endif
+}
+
+/* The first n lanes, with zeros after them; n from 1 to LANES. */
+INLINE vf load_some(const float *p, int n) {
+    if (n >= LANES) return load(p);
+#if defined(__AVX512VNNI__)
+    return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+#else
+    vf v = {0};
+    memcpy(&v, p, sizeof(float) * (size_t)n);
+    return v;
+#endif
+}
+INLINE void store_some(float *p, vf v, int n) {
+    if (n >= LANES) store(p, v);
+    else memcpy(p, &v, sizeof(float) * (size_t)n);
+}
+INLINE vf load_some_bytes(const int8_t *p, int n) {
+    vb v = {0};
+    memcpy(&v, p, (size_t)(n < LANES ? n : LANES));
+    return __builtin_convertvector(v, vf);
+}
+INLINE vi lane_numbers(void) {
+    vi v;
+    for (int l = 0; l < LANES; l++) v[l] = l;
+    return v;
+}
+/* The first n lanes of v, of `rest` the others. */
+INLINE vf only_or(vf v, vf rest, int n) {
+    vi which = lane_numbers() < splat_int(n);
+    return (vf)(((vi)v & which) | ((vi)rest & ~which));
+}
+INLINE vf only(vf v, int n) { return n >= LANES ? v : only_or(v, splat(0), n); }
+
 INLINE v8u64 count_bits(v8u64 x) {
 #if defined(__AVX512VPOPCNTDQ__)
     return (v8u64)_mm512_popcnt_epi64((__m512i)x);
@@ -183,6 +258,17 @@ INLINE vf vgelu(vf x) {
             0.254829592f) * t;
     vf tail = p * vexp(-z * z); /* 1 - erf(z) */
     return vmax(x, splat(0)) - 0.5f * vabs(x) * tail;
+}
+
+/* x / (1 + e^-x) */
+INLINE vf vsilu(vf x) { return x / (1.0f + vexp(-x)); }
+
+enum { ACTIVATION_NONE, ACTIVATION_GELU, ACTIVATION_SILU };
+
+INLINE vf activate(vf x, int activation) {
+    if (activation == ACTIVATION_GELU) return vgelu(x);
+    if (activation == ACTIVATION_SILU) return vsilu(x);
+    return x;
 }
 
 #endif

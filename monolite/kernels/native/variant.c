@@ -1,7 +1,10 @@
 /* Compiled once for each variant, with its instructions and -DVARIANT=its name. */
 #include "variant.h"
 
+#include "blocks.h"
+#include "cache.h"
 #include "encoder.h"
+#include "rows.h"
 #include "scan.h"
 
 typedef struct {
@@ -47,5 +50,6 @@ static int linear(const Linear *weights, const float *x, int32_t count, int32_t 
 #define NAME_(x) NAME__(x)
 
 const Variant NAME_(VARIANT) = {
-    QUOTE(VARIANT), encode, linear, quantize, signs, search, dot_rows,
+    QUOTE(VARIANT), encode,     linear,  quantize, signs, search, dot_rows,
+    blocks,         rms_norm,   layer_norm, softmax, rotate, gate, append, attend_to_cache,
 };
