@@ -25,7 +25,7 @@ from monolite.search.vectors import from_bytes
 EXACT_ROWS_MAX = 20_000
 """Up to so many rows may pass before signs are looked at first."""
 
-CANDIDATES_MIN = 1000
+CANDIDATES_MIN = 3000
 APPENDED_AT_ONCE = 2000
 RECALL_EVERY = 64
 """One in so many prefiltered searches is compared with an exact one."""
@@ -154,7 +154,7 @@ class View:
         passing_count = int(allowed.sum())
         candidates = 0
         if not exact and passing_count > EXACT_ROWS_MAX:
-            candidates = max(CANDIDATES_MIN, 20 * k, passing_count // 500)
+            candidates = max(CANDIDATES_MIN, 20 * k, passing_count // 200)
         ranked = _rank(rows, keys, query, k, candidates, source.vector)
         if candidates and measures:
             best = _rank(rows, keys, query, k, 0, source.vector)
