@@ -252,7 +252,8 @@ CREATE TABLE search_vectors (
 ) STRICT;
 CREATE INDEX search_vectors_by_tenant ON search_vectors (tenant_id);
 
--- Keys that went, for mapped files that are open. Dropped at start, when all files are compared.
+-- Keys that went, for mapped files that are open. Dropped once those have taken them, and at start,
+-- since a file is compared with all rows when it is opened.
 CREATE TABLE search_removals (
     number    INTEGER PRIMARY KEY AUTOINCREMENT,
     tenant_id INTEGER NOT NULL,

@@ -361,27 +361,32 @@ class SqliteSearchEngine:
 
     async def upkeep(self) -> bool:
         """Remove some rows of indexes that were deleted; whether there is more to do."""
+        if not _is_work_left(self._readers.inline):
+            return False
+        taken = {number: view.removed_to for number, view in self._views.items() if view.is_open}
 
-        def work(connection: apsw.Connection) -> tuple[bool, int | None]:
+        def work(connection: apsw.Connection) -> tuple[bool, list[int]]:
             row: Any = connection.execute(
                 "SELECT tenant_id, id FROM search_indexes WHERE deleted_at IS NOT NULL LIMIT 1"
             ).fetchone()
             if row is None:
-                sqlite_words.drop_orphans(connection)
-                return False, None
+                # Those of tenants that were deleted.
+                gone = sqlite_words.orphans(connection)
+                for number in gone:
+                    sqlite_words.drop(connection, number)
+                _forget_taken(connection, taken)
+                return False, gone
             if _remove_some(connection, *row):
-                return True, None
-            connection.execute(
-                "DELETE FROM search_removals WHERE tenant_id = ? AND index_id = ?", row
-            )
+                return True, []
             connection.execute("DELETE FROM search_indexes WHERE id = ?", (row[1],))
-            return True, row[1]
+            sqlite_words.drop(connection, row[1])
+            return True, [row[1]]
 
         is_more, gone = await self._writer.submit(work, is_long=True)
-        if gone is not None:
+        for number in gone:
             with self._views_lock:
-                self._views.pop(gone, None)
-            (self._directory / f"{gone}.vectors").unlink(missing_ok=True)
+                self._views.pop(number, None)
+            (self._directory / f"{number}.vectors").unlink(missing_ok=True)
         return is_more
 
     async def close(self) -> None:
@@ -498,6 +503,24 @@ def _source_text(source: Source | None) -> str | None:
 
 def _stamp(connection: apsw.Connection, number: int, stamp: bytes) -> None:
     connection.execute("UPDATE search_indexes SET stamp = ? WHERE id = ?", (stamp, number))
+
+
+def _is_work_left(connection: apsw.Connection) -> bool:
+    row: Any = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM search_indexes WHERE deleted_at IS NOT NULL)"
+        " OR EXISTS (SELECT 1 FROM search_removals)"
+    ).fetchone()
+    return bool(row[0]) or bool(sqlite_words.orphans(connection))
+
+
+def _forget_taken(connection: apsw.Connection, taken: dict[int, int]) -> None:
+    """Drop removals that every open view has taken; one that isn't open needs none."""
+    for number, removed_to in taken.items():
+        connection.execute(
+            "DELETE FROM search_removals WHERE index_id = ? AND number <= ?", (number, removed_to)
+        )
+    marks = ",".join("?" * len(taken))
+    connection.execute(f"DELETE FROM search_removals WHERE index_id NOT IN ({marks})", tuple(taken))
 
 
 def _forget_removals(connection: apsw.Connection) -> None:

@@ -5,13 +5,10 @@ The table keeps no text (`content=''`): that lies in `search_documents`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import apsw
-
-_NAME = re.compile(r"search_words_(\d+)\Z")
 
 
 def table(number: int) -> str:
@@ -63,18 +60,16 @@ def rank(
     return found
 
 
-def drop_orphans(connection: apsw.Connection) -> None:
-    """Drop the tables of indexes that are gone."""
-    names: Any = connection.execute(
+def orphans(connection: apsw.Connection) -> list[int]:
+    """The numbers of indexes that are gone and whose tables are not."""
+    rows: Any = connection.execute(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'search_words_[0-9]*'"
         " AND sql LIKE 'CREATE VIRTUAL%'"
-    ).fetchall()
-    for (name,) in names:
-        found = _NAME.match(name)
-        if found is None:
-            continue
-        row = connection.execute(
-            "SELECT 1 FROM search_indexes WHERE id = ?", (int(found[1]),)
-        ).fetchone()
-        if row is None:
-            connection.execute(f"DROP TABLE {name}")
+        " AND CAST(substr(name, 14) AS INTEGER) NOT IN (SELECT id FROM search_indexes)"
+    )
+    return [int(name.removeprefix("search_words_")) for (name,) in rows]
+
+
+def drop(connection: apsw.Connection, number: int) -> None:
+    """Drop an index's table."""
+    connection.execute(f"DROP TABLE IF EXISTS {table(number)}")

@@ -75,7 +75,7 @@ class View:
         self._alive = np.zeros(0, np.bool_)
         self._columns: dict[tuple[str, ...], Column] = {}
         self._lock = threading.Lock()
-        self._removed_to = 0
+        self.removed_to = 0
         self._ranked = 0
         self._recall_sum, self._recall_samples = 0.0, 0
         self.version = -1
@@ -106,7 +106,7 @@ class View:
             else:
                 file.stamp(stamps[1])
             self._alive = np.isin(file.keys(), keys)
-            self._removed_to = removed_to
+            self.removed_to = removed_to
             self._file = file
 
     def behind(self, source: RowSource) -> bool:
@@ -125,11 +125,11 @@ class View:
             if self.version >= version:
                 return
             file = self._opened()
-            for number, key in source.removed(self._removed_to):
+            for number, key in source.removed(self.removed_to):
                 row = int(np.searchsorted(file.keys(), key))
                 if row < file.count and file.keys()[row] == key:
                     self._alive[row] = False
-                self._removed_to = number
+                self.removed_to = number
             self.version = version
             dead = len(self._alive) - int(self._alive.sum())
             if dead > max(_COMPACT_ROWS_MIN, len(self._alive) // 4):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+import apsw
 import httpx
 import numpy as np
 import pytest
 
+from tests.eventually import eventually
 from tests.server_process import Tenant, running_server
 
 INDEX = "/v1/indexes/points"
@@ -172,3 +174,31 @@ def test_prefiltered_search_finds_what_an_exact_one_does(tenant: Tenant) -> None
         return {hit["id"] for hit in answer.json()["hits"]}
 
     assert len(found() & found(exact=True)) >= 9
+
+
+def rows_of(data: Path, table: str) -> int:
+    with closing(apsw.Connection(str(data / "monolite.db"), flags=apsw.SQLITE_OPEN_READONLY)) as db:
+        return int(db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+def test_deleted_index_and_tenant_leave_nothing(place: Place) -> None:
+    with run(place) as client:
+        put(client, 0)
+        nearest(client)
+        client.put("/v1/indexes/words", json={})
+        client.post("/v1/indexes/words/documents", json={"id": "a", "text": "words"})
+        client.delete(INDEX)
+        eventually(lambda: rows_of(place.data, "search_vectors") == 1, "its rows go")
+        eventually(lambda: rows_of(place.data, "search_indexes") == 1, "and itself")
+        eventually(lambda: not list((place.data / "search").iterdir()), "its file goes")
+    with run(place) as client:
+        put(client, 0)
+    with running_server(place.data) as server, server.client(server.operator_key) as operator:
+        assert operator.delete("/v1/tenants/acme").status_code == 204
+    with running_server(place.data):
+        eventually(
+            lambda: rows_of(place.data, "sqlite_master WHERE name GLOB 'search_words*'") == 0,
+            "the tables of a deleted tenant's words go",
+        )
+    for table in ("search_indexes", "search_documents", "search_vectors", "search_removals"):
+        assert rows_of(place.data, table) == 0
