@@ -30,15 +30,17 @@ SANITIZE = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
 AVX2 = ["-mavx2", "-mfma", "-mf16c", "-mpopcnt"]
 AVX512 = [*AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "vl", "dq", "vnni"))]
 AVX512 += ["-mprefer-vector-width=512"]
+# Its rounding adds a constant; where that is fused with the product before it, codes change.
+PORTABLE = ["-ffp-contract=off"]
 VARIANTS = {
     "x86_64": {
         "avx512": [*AVX512, "-mavx512vpopcntdq"],
         "avx512vnni": AVX512,
         "avxvnni": [*AVX2, "-mavxvnni"],
         "avx2": AVX2,
-        "portable": [],
+        "portable": PORTABLE,
     },
-    "aarch64": {"neon": ["-march=armv8.2-a+dotprod"], "portable": []},
+    "aarch64": {"neon": ["-march=armv8.2-a+dotprod"], "portable": PORTABLE},
 }
 
 
@@ -59,7 +61,12 @@ def main() -> int:
         return 0
     flags = [*FLAGS, *WARNINGS, *(SANITIZE if arguments.sanitize else [])]
     try:
-        build(compiler, flags, VARIANTS.get(arguments.machine, {"portable": []}), arguments.output)
+        build(
+            compiler,
+            flags,
+            VARIANTS.get(arguments.machine, {"portable": PORTABLE}),
+            arguments.output,
+        )
     except subprocess.CalledProcessError as error:
         print(error.stderr, file=sys.stderr)
         print(f"kernels: {' '.join(error.cmd)} failed, see above", file=sys.stderr)
