@@ -157,7 +157,7 @@ INLINE vf load_halves(const void *p) {
     __m128i h;
     memcpy(&h, p, sizeof h);
     return (vf)_mm256_cvtph_ps(h);
-#elif defined(__ARM_NEON)
+#elif defined(__ARM_FEATURE_DOTPROD)
     float16x4_t h;
     memcpy(&h, p, sizeof h);
     return (vf)vcvt_f32_f16(h);
