@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from monolite import __version__
-from monolite.assembly_engines import Engines, KeptDocuments, Measures
+from monolite.assembly_engines import Engines, Kept, KeptDocuments, Measures
 from monolite.clock import Identifiers, SystemClock
 from monolite.documents import collection_endpoints
 from monolite.documents import endpoints as document_endpoints
@@ -35,6 +35,11 @@ from monolite.settings import Settings
 from monolite.storage.data_directory import DataDirectory, DirectoryLock
 from monolite.storage.disk import disk_space
 from monolite.storage.errors import StorageError
+from monolite.sync import endpoints as sync_endpoints
+from monolite.sync.channels import Channels
+from monolite.sync.core import Place, Relay
+from monolite.sync.entry import Limits
+from monolite.sync.places import CursorPlaces
 from monolite.tenancy import endpoints as tenancy_endpoints
 from monolite.tenancy.authentication import Authenticator
 from monolite.tenancy.core import Tenancy
@@ -56,6 +61,7 @@ from monolite.web.endpoint import Pipeline
 from monolite.web.idempotency import Idempotency
 from monolite.web.live import LiveConnections
 from monolite.web.operation import Operation
+from monolite.web.outlets import IN_FLIGHT_BYTES_MAX, Budget, Outlets
 
 log = logging.getLogger("monolite")
 
@@ -81,6 +87,8 @@ class Installation:
         self._lock = lock
         self._tasks: list[asyncio.Task[Any]] = []
         self.live = LiveConnections(self.clock)
+        self.outlets = Outlets()
+        self.channels: Channels
         self.engines: Engines
         self.facts: InstallationFacts
         self.tenancy: Tenancy
@@ -167,6 +175,7 @@ class Installation:
             live=self.live,
             clock=self.clock,
             barrier=engines.barrier if self.settings.replica_url else None,
+            outlets=self.outlets,
             log_requests=self.settings.log_requests,
         )
         operations = self._operations(
@@ -205,7 +214,7 @@ class Installation:
         document = cache(lambda: msgspec.json.encode(openapi.document(operations)))
         operations += operator_endpoints.operations(
             readiness=self.readiness,
-            metrics=Metrics(lambda: self.app.endpoints, self._gauges, self.engines.counters),
+            metrics=Metrics(lambda: self.app.endpoints, self._gauges, self._counters),
             status=lambda: self._status(figures),
             triggers=lambda: triggers.read(figures),
             openapi=document,
@@ -214,7 +223,30 @@ class Installation:
         )
         operations += tenancy_endpoints.operations(self.tenancy, portability, cursors)
         operations += self._document_operations(self.engines.documents, cursors)
+        operations += self._sync_operations(cursors)
         return operations
+
+    def _sync_operations(self, cursors: Cursors) -> list[Operation]:
+        settings, engine = self.settings, self.engines.sync
+        places = CursorPlaces(cursors)
+        self.channels = Channels(
+            engine,
+            Budget(IN_FLIGHT_BYTES_MAX),
+            lambda key, epoch, floor: lambda seq: places.cursor(key, Place(epoch, seq, floor)),
+        )
+        limits = Limits(
+            blob_bytes_max=settings.sync_blob_bytes_max,
+            entry_count_max=settings.sync_entry_count_max,
+            document_count_max=settings.sync_document_count_max,
+            listener_count_max=settings.sync_listener_count_max,
+        )
+        return sync_endpoints.operations(
+            Relay(engine, self.channels, places, self.clock, limits),
+            cursors,
+            blob_bytes_max=settings.sync_blob_bytes_max,
+            ephemeral_bytes_max=settings.sync_ephemeral_bytes_max,
+            grace_s=settings.sync_grace_s,
+        )
 
     def _document_operations(self, engine: KeptDocuments, cursors: Cursors) -> list[Operation]:
         settings = self.settings
@@ -252,6 +284,20 @@ class Installation:
             **self.engines.gauges(),
             "disk_free_bytes": ("Free space.", disk_space(self.directory.path).free_bytes),
             "live_connections": ("Open streams and sockets.", self.live.count),
+            "sync_listeners": ("Who follows a document.", self.channels.listener_count),
+        }
+
+    def _counters(self) -> Measures:
+        return {
+            **self.engines.counters(),
+            "sync_entries_delivered": (
+                "Entries brought to listeners.",
+                self.channels.delivered_total,
+            ),
+            "slow_clients": (
+                "Streams ended since their client took nothing.",
+                self.outlets.slow_total,
+            ),
         }
 
     # ── Its life ───────────────────────────────────────────────────────────────────────────────
@@ -288,7 +334,10 @@ class Installation:
         self.run_in_background(documents.flush_usage, _USAGE_INTERVAL_S)
         # At once, since a server may never live as long as the interval.
         self.run_in_background(documents.expire_changes, _EXPIRY_INTERVAL_S, at_once=True)
-        self._tasks.append(asyncio.get_running_loop().create_task(_keep_up(documents)))
+        sync = self.engines.sync
+        self.run_in_background(sync.expire, _EXPIRY_INTERVAL_S, at_once=True)
+        for engine in (documents, sync):
+            self._tasks.append(asyncio.get_running_loop().create_task(_keep_up(engine)))
 
     async def _write_usage(self) -> None:
         try:
@@ -303,12 +352,13 @@ class Installation:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._tasks:
             await self._write_usage()
+        self.channels.close()
         await self.engines.close()
         self._lock.release()
 
 
-async def _keep_up(engine: KeptDocuments) -> None:
-    """Work off what documents' upkeep has, a slice at a time, leaving others half of the time.
+async def _keep_up(engine: Kept) -> None:
+    """Work off what an engine has put off, a slice at a time, leaving others half of the time.
 
     It begins with what a server before this one left.
     """
@@ -323,5 +373,5 @@ async def _keep_up(engine: KeptDocuments) -> None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(engine.work_waits.wait(), _PURGE_INTERVAL_S)
         except Exception:
-            log.exception("upkeep of documents failed; it is tried again")
+            log.exception("upkeep failed; it is tried again")
             await asyncio.sleep(_PURGE_INTERVAL_S)

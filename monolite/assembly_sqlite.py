@@ -29,6 +29,8 @@ from monolite.storage.sqlite.migrate import MigrationReport, create_database, mi
 from monolite.storage.sqlite.readers import Readers
 from monolite.storage.sqlite.schema import shipped_schema
 from monolite.storage.sqlite.writer import Writer
+from monolite.sync.sqlite import TENANT_TABLES as SYNC_TABLES
+from monolite.sync.sqlite import SqliteSyncEngine
 from monolite.tenancy.installation_sqlite import SqliteInstallationFacts
 from monolite.tenancy.news import KeyNews
 from monolite.tenancy.portability_sqlite import SqliteArchiveEngine
@@ -56,7 +58,7 @@ class SqliteEngines:
         self._open()
         self.facts = SqliteInstallationFacts(self.writer, self.readers)
         self.tenancy = SqliteTenancyEngine(
-            self.writer, self.readers, (*DOCUMENT_TABLES, *IDEMPOTENCY_TABLES)
+            self.writer, self.readers, (*DOCUMENT_TABLES, *SYNC_TABLES, *IDEMPOTENCY_TABLES)
         )
         self.idempotency = SqliteIdempotencyEngine(self.writer, self.readers)
         self.documents = SqliteDocumentEngine(
@@ -67,6 +69,9 @@ class SqliteEngines:
             now_ms=clock.now_ms,
             deadline_s=settings.query_deadline_s,
             changes_retention_s=settings.changes_retention_s,
+        )
+        self.sync = SqliteSyncEngine(
+            self.writer, self.readers, now_ms=clock.now_ms, grace_s=settings.sync_grace_s
         )
         self.archives = SqliteArchiveEngine(
             self.writer, self._open_reader, [SqliteDocumentArchive(self.documents)]

@@ -32,6 +32,7 @@ STATUS: Mapping[type[Exception], tuple[int, str]] = {
     domain.TooLarge: (413, "Content too large"),
     domain.UnsupportedType: (415, "Unsupported media type"),
     domain.Invalid: (422, "Invalid request"),
+    domain.UpgradeRequired: (426, "Upgrade required"),
     domain.RateLimited: (429, "Too many requests"),
     domain.Unavailable: (503, "Unavailable"),
     domain.OutOfSpace: (507, "Out of space"),
@@ -79,33 +80,39 @@ def is_known(error: Exception) -> bool:
     return _along(STATUS, error) is not None
 
 
+def status_of(error: Exception) -> tuple[int, str]:
+    """The status and the code of an error; 500 and `internal` for one the table does not know."""
+    status, _ = _along(STATUS, error) or (500, "")
+    return status, _code(error)
+
+
 def problem(error: Exception, *, instance: str, request_id: str) -> Answer:
     """The problem+json answer for an error; one the table does not know becomes a 500."""
     status, title = _along(STATUS, error) or (500, "Internal error")
+    code = _code(error)
     if isinstance(error, domain.DomainError):
-        code, detail = error.code, error.detail
+        detail = error.detail
     elif isinstance(error, storage.StorageError):
-        code, detail = _along(_STORAGE_CODES, error) or "storage_unavailable", str(error)
+        detail = str(error)
     else:
-        code = "internal"
         detail = "The server failed here; its log has the cause under this request_id."
     fields = (
         [{"pointer": f.pointer, "detail": f.detail} for f in error.errors]
         if isinstance(error, domain.Invalid)
         else []
     )
-    body = _encode(
-        Problem(
-            type=f"urn:monolite:problem:{code}",
-            title=title,
-            status=status,
-            detail=detail,
-            instance=instance,
-            code=code,
-            request_id=request_id,
-            errors=fields,
-        )
+    told = Problem(
+        type=f"urn:monolite:problem:{code}",
+        title=title,
+        status=status,
+        detail=detail,
+        instance=instance,
+        code=code,
+        request_id=request_id,
+        errors=fields,
     )
+    members = getattr(error, "members", None)
+    body = _encode({**msgspec.to_builtins(told), **members} if members else told)
     headers = [(b"content-type", PROBLEM_TYPE), (b"cache-control", b"no-store")]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
@@ -114,4 +121,13 @@ def problem(error: Exception, *, instance: str, request_id: str) -> Answer:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(retry_after_s))))
     if isinstance(error, domain.MethodNotAllowed):
         headers.append((b"allow", ", ".join(error.allowed).encode()))
+    headers.extend(getattr(error, "headers", ()))
     return Answer(status, body, headers)
+
+
+def _code(error: Exception) -> str:
+    if isinstance(error, domain.DomainError):
+        return error.code
+    if isinstance(error, storage.StorageError):
+        return _along(_STORAGE_CODES, error) or "storage_unavailable"
+    return "internal"
