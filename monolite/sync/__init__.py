@@ -14,10 +14,11 @@
 
 It never parses a byte, resolves no conflict and works the same on ciphertext. The log is
 authoritative and lies in the database; channels only say that there is more to read. A number is
-given in the transaction that stores its entry and never again, not even after a deletion. Bytes that
-were sent before are recognised by their SHA-256 and keep their number, so a client that heard no
-answer sends again.
+given in the transaction that stores its entry and never again, not even after a deletion. Bytes
+that were sent before are recognised by their SHA-256 and keep their number, so a client that heard
+no answer sends again.
 
-A failed read ends a request and never leads to a write: nothing here writes what it did not receive.
-A listener that can't keep up is let go; what it got last carries the cursor to come back with.
+A failed read ends a request and never leads to a write: nothing here writes what it did not
+receive. A listener that can't keep up is let go; what it got last carries the cursor to come back
+with.
 """

@@ -176,7 +176,7 @@ class Channel:
 
 
 class Channels:
-    """All channels of this server. `cursor_at` makes a document's cursors, given its key and epoch."""
+    """All channels of this server. `cursors` makes those of a document, given key, epoch, floor."""
 
     def __init__(
         self,
@@ -410,9 +410,9 @@ class Channels:
             self._counts[key[0]] = count
         else:
             del self._counts[key[0]]
-        if channel is not None and not channel.listeners and not channel.waiters:
-            if self._open.get(key) is channel:
-                del self._open[key]
+        is_empty = channel is not None and not channel.listeners and not channel.waiters
+        if is_empty and self._open.get(key) is channel:
+            del self._open[key]
 
     def _cursor_at(
         self, key: tuple[int, str], read: Read | None, epoch: int = FIRST_EPOCH

@@ -19,7 +19,7 @@ Changed = Callable[[int, str], None]
 """Told of a tenant and a document in which something may have been committed."""
 
 Heard = Callable[[int, str, bytes, object], None]
-"""Given a tenant, a document, the bytes of someone's presence, and who sent it where that was here."""
+"""Given a tenant, a document, the bytes of someone's presence, and who sent them, if one here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@
     +--------+------+----------+--------+--------+---------+--------+----------- - -+
              |<------------------------------ length ------------------------------>|
 
-    kind 1 state, 2 update, 3 snapshot     number is the entry's seq; r is 0 where it has no replica
-    kind 5 presence                        number is 0
-    kind 0 end of a list                   number is the last seq seen; the blob is one byte, 1 where
-                                           the list is up to date and 0 where more follows the cursor
+    kind 1 state, 2 update, 3 snapshot    number is the entry's seq; r is 0 where it has no replica
+    kind 5 presence                       number is 0
+    kind 0 end of a list                  number is the last seq seen; the blob is one byte, 1 where
+                                          the list is up to date, 0 where more is behind the cursor
 
 `cursor` goes on behind the frame it is in. A list that breaks off has no frame of kind 0. A client
 sends the same frames, without a cursor; its `number` is its own, and comes back in the answer.

@@ -32,8 +32,8 @@ def cursor_ahead() -> Gone:
 def too_many_entries(limits: Limits) -> Conflict:
     """The hard stop that Compact-Advised announced."""
     return Conflict(
-        f"The document has {limits.entry_count_max} entries, the most it may. Merge them, and post a"
-        " snapshot that supersedes them; a state of a replica that has one is still taken.",
+        f"The document has {limits.entry_count_max} entries, the most it may. Merge them and post"
+        " a snapshot that supersedes them; a state of a replica that has one is still taken.",
         code="too_many_entries",
     )
 

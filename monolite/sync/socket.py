@@ -1,16 +1,16 @@
 """The relay over one WebSocket.
 
-    client                                              server
+    client                                            server
     {"type": "hello", "token": …, "since": …}   ──►
-                                                ◄──    {"type": "ready", "epoch": 1}
-                                                ◄──    {"type": "entries", "data": […], …}  or frames
-                                                ◄──    {"type": "up_to_date", "next_cursor": …}
+                                                ◄──  {"type": "ready", "epoch": 1}
+                                                ◄──  {"type": "entries", "data": […], …} or frames
+                                                ◄──  {"type": "up_to_date", "next_cursor": …}
     {"type": "update", "id": 1, "blob": …}      ──►
-                                                ◄──    {"type": "ack", "id": 1, "seq": 7, …}
+                                                ◄──  {"type": "ack", "id": 1, "seq": 7, …}
 
 A message that is refused is answered with `error` and its `id`; one that can't be read closes the
-connection. Writes of one connection are carried out in their order, and all in the epoch that `ready`
-named, so that none brings a deleted document back.
+connection. Writes of one connection are carried out in their order, and all in the epoch that
+`ready` named, so that none brings a deleted document back.
 """
 
 from __future__ import annotations

@@ -220,7 +220,6 @@ class SqliteSyncEngine:
     async def expire(self) -> None:
         """Drop what was superseded before the grace period."""
         before_ms = self._now_ms() - int(self._grace_s * 1000)
-        while await self._writer.submit(
-            partial(sqlite_entries.expire, before_ms=before_ms), is_long=True
-        ):
-            await asyncio.sleep(0)
+        work = partial(sqlite_entries.expire, before_ms=before_ms)
+        while await self._writer.submit(work, is_long=True):
+            pass

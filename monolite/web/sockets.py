@@ -6,9 +6,9 @@
 
 The first message is always the hello, a JSON object: it may bring the token, which never travels in
 the address, and what the operation wants to know. What is refused before the connection is accepted
-is answered as a problem over HTTP; after that it is a close whose code is 4000 and the status of the
-same refusal, and whose reason is its `code`: 4401 unauthenticated, 4403 missing_scope, 4410 gone,
-4429 rate_limited.
+is answered as a problem over HTTP; after that it is a close whose code is 4000 and the status of
+the same refusal, and whose reason is its `code`: 4401 unauthenticated, 4403 missing_scope, 4410
+gone, 4429 rate_limited.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from monolite.errors import Malformed, NotFound, Unauthenticated, Unavailable
+from monolite.tenancy.principal import Principal
 from monolite.web import errors
 from monolite.web.call import Call, Receive
 from monolite.web.decoding import JsonBody
@@ -205,7 +206,8 @@ class SocketEndpoint:
             outlet.close()
 
     async def _hello(self, call: Call, receive: Receive) -> Any:
-        is_stranger = call.principal is None
+        principal: Principal | None = call.principal
+        is_stranger = principal is None
         self._strangers_count += is_stranger
         try:
             async with asyncio.timeout(HELLO_S):
@@ -217,7 +219,7 @@ class SocketEndpoint:
         hello = self._decode_hello(content.encode())
         if hello.type != "hello":
             raise Malformed('The first message has "type": "hello".')
-        if call.principal is None:
+        if is_stranger:
             if hello.token is None:
                 raise Unauthenticated("The hello of a connection without a header has a token.")
             await self._admit(call, b"Bearer " + hello.token.encode())
