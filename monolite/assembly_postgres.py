@@ -25,6 +25,7 @@ from monolite.storage.postgres.notifications import Notifications
 from monolite.storage.postgres.pool import Pool
 from monolite.sync.postgres import TENANT_TABLES as SYNC_TABLES
 from monolite.sync.postgres import PostgresSyncEngine
+from monolite.sync.postgres_archive import PostgresSyncArchive
 from monolite.tenancy.installation_postgres import PostgresInstallationFacts
 from monolite.tenancy.news import KeyNews
 from monolite.tenancy.portability_postgres import PostgresArchiveEngine
@@ -75,9 +76,11 @@ class PostgresEngines:
         self.tenancy = PostgresTenancyEngine(
             pool,
             (*DOCUMENT_TABLES, *SYNC_TABLES, *IDEMPOTENCY_TABLES),
-            self.documents.tenant_usage,
+            (self.documents.tenant_usage, self.sync.tenant_usage),
         )
-        self.archives = PostgresArchiveEngine(pool, [PostgresDocumentArchive(self.documents)])
+        self.archives = PostgresArchiveEngine(
+            pool, [PostgresDocumentArchive(self.documents), PostgresSyncArchive()]
+        )
 
     # ── Its life ───────────────────────────────────────────────────────────────────────────────
 

@@ -31,6 +31,8 @@ from monolite.storage.sqlite.schema import shipped_schema
 from monolite.storage.sqlite.writer import Writer
 from monolite.sync.sqlite import TENANT_TABLES as SYNC_TABLES
 from monolite.sync.sqlite import SqliteSyncEngine
+from monolite.sync.sqlite_archive import SqliteSyncArchive
+from monolite.sync.sqlite_documents import tenant_usage
 from monolite.tenancy.installation_sqlite import SqliteInstallationFacts
 from monolite.tenancy.news import KeyNews
 from monolite.tenancy.portability_sqlite import SqliteArchiveEngine
@@ -58,7 +60,10 @@ class SqliteEngines:
         self._open()
         self.facts = SqliteInstallationFacts(self.writer, self.readers)
         self.tenancy = SqliteTenancyEngine(
-            self.writer, self.readers, (*DOCUMENT_TABLES, *SYNC_TABLES, *IDEMPOTENCY_TABLES)
+            self.writer,
+            self.readers,
+            (*DOCUMENT_TABLES, *SYNC_TABLES, *IDEMPOTENCY_TABLES),
+            (tenant_usage,),
         )
         self.idempotency = SqliteIdempotencyEngine(self.writer, self.readers)
         self.documents = SqliteDocumentEngine(
@@ -74,7 +79,9 @@ class SqliteEngines:
             self.writer, self.readers, now_ms=clock.now_ms, grace_s=settings.sync_grace_s
         )
         self.archives = SqliteArchiveEngine(
-            self.writer, self._open_reader, [SqliteDocumentArchive(self.documents)]
+            self.writer,
+            self._open_reader,
+            [SqliteDocumentArchive(self.documents), SqliteSyncArchive()],
         )
 
     def _open(self) -> None:

@@ -22,7 +22,7 @@ from monolite.sync.entry import (
     digest_of,
 )
 from monolite.sync.ranges import Range
-from monolite.sync.refusals import cursor_ahead, epoch_ended, unknown_entries
+from monolite.sync.refusals import cursor_ahead, epoch_ended
 
 PAGE_BYTES_MAX = 8 * 1024 * 1024
 """What the blobs of one page come to together, one entry at least."""
@@ -127,11 +127,12 @@ class Relay:
     async def restore(self, sender: Sender, entries: str) -> Sequence[tuple[int, int]]:
         """Make superseded entries live again; (old number, new number) of each."""
         numbers = self._numbers(entries, "#/entries")
-        document = await self.document(sender.tenant_id, sender.document)
-        moved = await self._engine.restore(await self._write(sender), numbers)
-        if not moved:
-            raise unknown_entries("#/entries", numbers, document.seq)
-        return moved
+        document = await self._engine.document(sender.tenant_id, sender.document)
+        if document is not None and sender.epoch not in (None, document.epoch):
+            raise epoch_ended(sender.epoch or 0, document.epoch)
+        if document is None or not document.is_live:
+            raise NotFound(_MISSING)
+        return await self._engine.restore(await self._write(sender), numbers)
 
     async def delete(self, sender: Sender) -> int:
         """Leave a tombstone; returns the new epoch. NotFound where there is no such document."""

@@ -82,8 +82,10 @@ class SyncEngine(Protocol):
         ...
 
     async def restore(self, write: Write, numbers: Sequence[Range]) -> Sequence[tuple[int, int]]:
-        """Make superseded entries live again under new numbers: (old, new) of each, none where
-        there are none. A state becomes an update, since its replica may have another by now.
+        """Make superseded entries live again under new numbers: (old, new) of each. A state becomes
+        an update, since its replica may have another by now.
+
+        Raises Invalid (`unknown_entries`) where none of the numbers is restorable.
         """
         ...
 

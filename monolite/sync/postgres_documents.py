@@ -154,6 +154,54 @@ async def remove_some(connection: Any) -> bool:
     return True
 
 
+# ── Export and import ──────────────────────────────────────────────────────────────────────────
+
+
+async def walk(connection: Any, tenant_id: int) -> Sequence[Document]:
+    """Every document and tombstone, by name."""
+    rows = await connection.fetch(
+        f"SELECT {_COLUMNS} FROM sync_documents WHERE tenant_id = $1 AND state <> 'removing'"
+        " ORDER BY name",
+        tenant_id,
+    )
+    return [Document(*row) for row in rows]
+
+
+async def insert_document(connection: Any, tenant_id: int, document: Document) -> None:
+    """Store an exported document, its entries still to come."""
+    await connection.execute(
+        "INSERT INTO sync_documents (tenant_id, name, state, epoch, seq, floor, floor_snapshot,"
+        " entry_count, byte_count, created_at, updated_at)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, $8, $9)",
+        tenant_id,
+        document.name,
+        "live" if document.is_live else "tombstone",
+        document.epoch,
+        document.seq,
+        document.floor,
+        document.floor_snapshot,
+        document.created_at,
+        document.updated_at,
+    )
+    await connection.execute(
+        "INSERT INTO sync_tenants AS t (tenant_id, document_count) VALUES ($1, $2)"
+        " ON CONFLICT (tenant_id) DO UPDATE SET document_count = t.document_count + $2",
+        tenant_id,
+        int(document.is_live),
+    )
+
+
+async def open_restored(connection: Any, tenant_id: int, name: str) -> int:
+    """The id of an imported document; KeyError where it isn't there."""
+    document = await find(connection, tenant_id, name)
+    if document is None or not document.is_live:
+        raise KeyError(name)
+    return document.id
+
+
+# ── Inside ─────────────────────────────────────────────────────────────────────────────────────
+
+
 async def _insert(connection: Any, write: Write, state: str, epoch: int, seq: int) -> int | None:
     made: int | None = await connection.fetchval(
         _INSERT, write.tenant_id, write.document, state, epoch, seq, write.now_ms

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from monolite.preconditions import Precondition
@@ -134,7 +134,7 @@ async def restore(
     for low, high in numbers:
         rows += await connection.fetch(_SUPERSEDED, write.tenant_id, log.id, low, high)
     if not rows:
-        return []
+        raise unknown_entries("#/entries", numbers, log.seq)
     log.make_room(write, len(rows))
     moved = [(row["seq"], log.next()) for row in rows]
     log.entry_count += len(rows)
@@ -231,6 +231,47 @@ async def find_entries(
         sizes[count - 1]["seq"],
     )
     return [Entry(*row) for row in rows], count == len(sizes)
+
+
+# ── Export and import ──────────────────────────────────────────────────────────────────────────
+
+
+async def walk_entries(connection: Any, tenant_id: int, document_id: int) -> AsyncIterator[Entry]:
+    """Every live entry, in order."""
+    async for row in connection.cursor(
+        f"SELECT {_DESCRIBED}, blob FROM sync_entries WHERE {_LOG} AND NOT superseded ORDER BY seq",
+        tenant_id,
+        document_id,
+        # Blobs may be large: these are held at once.
+        prefetch=8,
+    ):
+        yield Entry(*row)
+
+
+async def insert_entry(connection: Any, tenant_id: int, document_id: int, entry: Entry) -> None:
+    """Store an exported entry as it was; TypeError where its document does not know the number."""
+    await connection.execute(
+        _INSERT,
+        tenant_id,
+        document_id,
+        entry.seq,
+        entry.kind,
+        entry.replica,
+        entry.supersedes,
+        entry.created_at,
+        0,
+        entry.digest,
+        entry.size,
+        entry.blob,
+    )
+    seq = await connection.fetchval(
+        "UPDATE sync_documents SET entry_count = entry_count + 1, byte_count = byte_count + $2"
+        " WHERE id = $1 RETURNING seq",
+        document_id,
+        entry.size,
+    )
+    if not 0 < entry.seq <= seq:
+        raise TypeError("sync_entry")
 
 
 # ── Inside ─────────────────────────────────────────────────────────────────────────────────────

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +135,65 @@ def remove_some(connection: apsw.Connection) -> bool:
     if not gone:
         connection.execute("DELETE FROM sync_documents WHERE id = ?", (document_id,))
     return True
+
+
+def tenant_usage(connection: apsw.Connection, tenant_id: int) -> tuple[int, int]:
+    """A tenant's live documents, and the bytes of their live entries."""
+    row: Any = connection.execute(
+        "SELECT count(*), coalesce(sum(byte_count), 0) FROM sync_documents WHERE tenant_id = ?"
+        " AND state <> 'removing' AND state = 'live'",
+        (tenant_id,),
+    ).fetchone()
+    return row[0], row[1]
+
+
+# ── Export and import ──────────────────────────────────────────────────────────────────────────
+
+
+def walk(connection: apsw.Connection, tenant_id: int) -> Iterator[Document]:
+    """Every document and tombstone, by name."""
+    for row in connection.execute(
+        f"SELECT {_COLUMNS} FROM sync_documents WHERE tenant_id = ? AND state <> 'removing'"
+        " ORDER BY name",
+        (tenant_id,),
+    ):
+        yield _document(row)
+
+
+def insert_document(connection: apsw.Connection, tenant_id: int, document: Document) -> None:
+    """Store an exported document, its entries still to come."""
+    connection.execute(
+        "INSERT INTO sync_documents (tenant_id, name, state, epoch, seq, floor, floor_snapshot,"
+        " entry_count, byte_count, created_at, updated_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?)",
+        (
+            tenant_id,
+            document.name,
+            "live" if document.is_live else "tombstone",
+            document.epoch,
+            document.seq,
+            document.floor,
+            document.floor_snapshot,
+            document.created_at,
+            document.updated_at,
+        ),
+    )
+    connection.execute(
+        "INSERT INTO sync_tenants (tenant_id, document_count) VALUES (?1, ?2)"
+        " ON CONFLICT (tenant_id) DO UPDATE SET document_count = document_count + ?2",
+        (tenant_id, int(document.is_live)),
+    )
+
+
+def open_restored(connection: apsw.Connection, tenant_id: int, name: str) -> int:
+    """The id of an imported document; KeyError where it isn't there."""
+    document = find(connection, tenant_id, name)
+    if document is None or not document.is_live:
+        raise KeyError(name)
+    return document.id
+
+
+# ── Inside ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def _insert(connection: apsw.Connection, write: Write, state: str, epoch: int, seq: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import apsw
@@ -134,7 +134,7 @@ def restore(
     for low, high in numbers:
         rows += connection.execute(_SUPERSEDED, (write.tenant_id, log.id, low, high)).fetchall()
     if not rows:
-        return []
+        raise unknown_entries("#/entries", numbers, log.seq)
     log.make_room(write, len(rows))
     moved = []
     for key, seq, size in rows:
@@ -215,6 +215,47 @@ def find_entries(
             return found, False
         found.append(entry)
     return found, True
+
+
+# ── Export and import ──────────────────────────────────────────────────────────────────────────
+
+
+def walk_entries(connection: apsw.Connection, tenant_id: int, document_id: int) -> Iterator[Entry]:
+    """Every live entry, in order."""
+    for row in connection.execute(
+        f"SELECT {_DESCRIBED}, blob FROM sync_entries WHERE tenant_id = ? AND document_id = ?"
+        " AND superseded = 0 ORDER BY seq",
+        (tenant_id, document_id),
+    ):
+        yield Entry(*row)
+
+
+def insert_entry(
+    connection: apsw.Connection, tenant_id: int, document_id: int, entry: Entry
+) -> None:
+    """Store an exported entry as it was; TypeError where its document does not know the number."""
+    connection.execute(
+        _INSERT,
+        (
+            tenant_id,
+            document_id,
+            entry.seq,
+            entry.kind,
+            entry.replica,
+            entry.supersedes,
+            entry.created_at,
+            0,
+            entry.digest,
+            entry.blob,
+        ),
+    )
+    seq: Any = connection.execute(
+        "UPDATE sync_documents SET entry_count = entry_count + 1, byte_count = byte_count + ?2"
+        " WHERE id = ?1 RETURNING seq",
+        (document_id, entry.size),
+    ).get
+    if not 0 < entry.seq <= seq:
+        raise TypeError("sync_entry")
 
 
 # ── Inside ─────────────────────────────────────────────────────────────────────────────────────
