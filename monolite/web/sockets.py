@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from time import perf_counter
 from typing import Any
 
@@ -38,6 +39,8 @@ STRANGERS_MAX = 128
 """Connections that may wait for a hello without having shown a credential: before it is read
 whole, a message takes up to 64 MB.
 """
+
+_CLOSE_S = 2.0
 
 BEARER = "bearer."
 """A subprotocol that begins so is a token: browsers can set no header."""
@@ -145,7 +148,10 @@ class SocketEndpoint:
             accept = {"type": "websocket.accept"}
             await send(accept if subprotocol is None else {**accept, "subprotocol": subprotocol})
             code, reason = await self._converse(call, receive, send)
-            await send({"type": "websocket.close", "code": code, "reason": reason})
+            # A client that never reads takes no close either; the kernel resets it in time.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_S):
+                    await send({"type": "websocket.close", "code": code, "reason": reason})
         self._endpoint.measure.observe(status, perf_counter() - started)
 
     async def _let_in(self, call: Call, subprotocols: list[str]) -> str | None:
