@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from monolite import __version__, kernels
-from monolite.assembly_engines import Engines, KeptDocuments, KeptSearch, Measures
+from monolite.assembly_engines import Engines, Kept, KeptDocuments, Measures
 from monolite.bundle import bundled_model, resource
 from monolite.clock import Identifiers, SystemClock
 from monolite.documents import collection_endpoints
@@ -40,11 +40,17 @@ from monolite.operator.health import Check, Readiness
 from monolite.operator.metrics import Metrics
 from monolite.search import endpoints as search_endpoints
 from monolite.search.core import Search
+from monolite.search.engine import SearchEngine
 from monolite.search.following import Followers
 from monolite.settings import Settings
 from monolite.storage.data_directory import DataDirectory, DirectoryLock
 from monolite.storage.disk import disk_space
 from monolite.storage.errors import StorageError
+from monolite.sync import endpoints as sync_endpoints
+from monolite.sync.channels import Channels
+from monolite.sync.core import Place, Relay
+from monolite.sync.entry import Limits
+from monolite.sync.places import CursorPlaces
 from monolite.tenancy import endpoints as tenancy_endpoints
 from monolite.tenancy.authentication import Authenticator
 from monolite.tenancy.core import Tenancy
@@ -66,6 +72,7 @@ from monolite.web.endpoint import Pipeline
 from monolite.web.idempotency import Idempotency
 from monolite.web.live import LiveConnections
 from monolite.web.operation import Operation
+from monolite.web.outlets import IN_FLIGHT_BYTES_MAX, Budget, Outlets
 
 log = logging.getLogger("monolite")
 
@@ -91,6 +98,8 @@ class Installation:
         self._lock = lock
         self._tasks: list[asyncio.Task[Any]] = []
         self.live = LiveConnections(self.clock)
+        self.outlets = Outlets()
+        self.channels: Channels
         self.engines: Engines
         self.facts: InstallationFacts
         self.tenancy: Tenancy
@@ -183,6 +192,7 @@ class Installation:
             live=self.live,
             clock=self.clock,
             barrier=engines.barrier if self.settings.replica_url else None,
+            outlets=self.outlets,
             log_requests=self.settings.log_requests,
         )
         operations = self._operations(
@@ -221,7 +231,7 @@ class Installation:
         document = cache(lambda: msgspec.json.encode(openapi.document(operations)))
         operations += operator_endpoints.operations(
             readiness=self.readiness,
-            metrics=Metrics(lambda: self.app.endpoints, self._gauges, self.engines.counters),
+            metrics=Metrics(lambda: self.app.endpoints, self._gauges, self._counters),
             status=lambda: self._status(figures),
             triggers=lambda: triggers.read(figures),
             openapi=document,
@@ -233,7 +243,30 @@ class Installation:
         if self.engines.search is not None:
             operations += self._search_operations(self.engines.search, cursors)
         operations += inference_endpoints.operations(Embeddings(self._encoders))
+        operations += self._sync_operations(cursors)
         return operations
+
+    def _sync_operations(self, cursors: Cursors) -> list[Operation]:
+        settings, engine = self.settings, self.engines.sync
+        places = CursorPlaces(cursors)
+        self.channels = Channels(
+            engine,
+            Budget(IN_FLIGHT_BYTES_MAX),
+            lambda key, epoch, floor: lambda seq: places.cursor(key, Place(epoch, seq, floor)),
+        )
+        limits = Limits(
+            blob_bytes_max=settings.sync_blob_bytes_max,
+            entry_count_max=settings.sync_entry_count_max,
+            document_count_max=settings.sync_document_count_max,
+            listener_count_max=settings.sync_listener_count_max,
+        )
+        return sync_endpoints.operations(
+            Relay(engine, self.channels, places, self.clock, limits),
+            cursors,
+            blob_bytes_max=settings.sync_blob_bytes_max,
+            ephemeral_bytes_max=settings.sync_ephemeral_bytes_max,
+            grace_s=settings.sync_grace_s,
+        )
 
     def _document_operations(self, engine: KeptDocuments, cursors: Cursors) -> list[Operation]:
         settings = self.settings
@@ -247,7 +280,7 @@ class Installation:
             *collection_endpoints.operations(Collections(engine, self.clock), cursors, self.clock),
         ]
 
-    def _search_operations(self, engine: KeptSearch, cursors: Cursors) -> list[Operation]:
+    def _search_operations(self, engine: SearchEngine, cursors: Cursors) -> list[Operation]:
         self._followers = Followers(engine, self._embedding, self.engines.documents, self.clock)
         search = Search(
             engine,
@@ -283,6 +316,20 @@ class Installation:
             **self.engines.gauges(),
             "disk_free_bytes": ("Free space.", disk_space(self.directory.path).free_bytes),
             "live_connections": ("Open streams and sockets.", self.live.count),
+            "sync_listeners": ("Who follows a document.", self.channels.listener_count),
+        }
+
+    def _counters(self) -> Measures:
+        return {
+            **self.engines.counters(),
+            "sync_entries_delivered": (
+                "Entries brought to listeners.",
+                self.channels.delivered_total,
+            ),
+            "slow_clients": (
+                "Streams ended since their client took nothing.",
+                self.outlets.slow_total,
+            ),
         }
 
     # ── Its life ───────────────────────────────────────────────────────────────────────────────
@@ -319,10 +366,12 @@ class Installation:
         self.run_in_background(documents.flush_usage, _USAGE_INTERVAL_S)
         # At once, since a server may never live as long as the interval.
         self.run_in_background(documents.expire_changes, _EXPIRY_INTERVAL_S, at_once=True)
+        sync = self.engines.sync
+        self.run_in_background(sync.expire, _EXPIRY_INTERVAL_S, at_once=True)
         loop = asyncio.get_running_loop()
-        self._tasks.append(loop.create_task(_keep_up(documents)))
-        if self.engines.search is not None:
-            self._tasks.append(loop.create_task(_keep_up(self.engines.search)))
+        for engine in (documents, sync, self.engines.search):
+            if engine is not None:
+                self._tasks.append(loop.create_task(_keep_up(engine)))
         if self._followers is not None:
             self._tasks.append(loop.create_task(self._followers.run()))
 
@@ -339,13 +388,14 @@ class Installation:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._tasks:
             await self._write_usage()
+        self.channels.close()
         await self._encoders.close()
         await self.engines.close()
         self._lock.release()
 
 
-async def _keep_up(engine: KeptDocuments | KeptSearch) -> None:
-    """Work off what an engine's upkeep has, a slice at a time, leaving others half of the time.
+async def _keep_up(engine: Kept) -> None:
+    """Work off what an engine has put off, a slice at a time, leaving others half of the time.
 
     It begins with what a server before this one left.
     """

@@ -13,6 +13,7 @@ from monolite.documents.engine import DocumentEngine
 from monolite.operator.health import Check
 from monolite.operator.triggers import Figure
 from monolite.search.engine import SearchEngine
+from monolite.sync.engine import SyncEngine
 from monolite.tenancy.engine import TenancyEngine
 from monolite.tenancy.installation import InstallationFacts
 from monolite.tenancy.news import KeyNews
@@ -26,9 +27,9 @@ Repeat = Callable[[Callable[[], Awaitable[None]], float], None]
 """Runs work again and again, every so many seconds, until the installation closes."""
 
 
-class KeptDocuments(DocumentEngine, Protocol):
-    """A DocumentEngine that also does what it has put off. Of several servers on one database each
-    calls all of these; the engine sees to it that only one works.
+class Kept(Protocol):
+    """An engine that puts off what takes long. Of several servers on one database each calls
+    `upkeep`; the engine sees to it that only one works.
     """
 
     work_waits: asyncio.Event
@@ -36,6 +37,18 @@ class KeptDocuments(DocumentEngine, Protocol):
     async def upkeep(self) -> bool:
         """Work off a slice; whether more is left. `work_waits` is set when there is some."""
         ...
+
+
+class KeptSync(SyncEngine, Kept, Protocol):
+    """A SyncEngine with its upkeep."""
+
+    async def expire(self) -> None:
+        """Drop what was superseded before the grace period."""
+        ...
+
+
+class KeptDocuments(DocumentEngine, Kept, Protocol):
+    """A DocumentEngine with its upkeep; every server calls all of these."""
 
     async def flush_usage(self) -> None:
         """Write down the counted uses of indexes."""
@@ -89,6 +102,11 @@ class Engines(Protocol):
     @property
     def search(self) -> KeptSearch | None:
         """Search indexes; None where the database has no engine for them."""
+        ...
+
+    @property
+    def sync(self) -> KeptSync:
+        """The relay's logs."""
         ...
 
     async def begin(self, news: KeyNews) -> None:

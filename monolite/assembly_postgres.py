@@ -23,6 +23,9 @@ from monolite.storage.data_directory import DataDirectory
 from monolite.storage.postgres.migrate import MigrationReport, migrate, shipped_migrations
 from monolite.storage.postgres.notifications import Notifications
 from monolite.storage.postgres.pool import Pool
+from monolite.sync.postgres import TENANT_TABLES as SYNC_TABLES
+from monolite.sync.postgres import PostgresSyncEngine
+from monolite.sync.postgres_archive import PostgresSyncArchive
 from monolite.tenancy.installation_postgres import PostgresInstallationFacts
 from monolite.tenancy.news import KeyNews
 from monolite.tenancy.portability_postgres import PostgresArchiveEngine
@@ -67,11 +70,18 @@ class PostgresEngines:
             deadline_s=settings.query_deadline_s,
             changes_retention_s=settings.changes_retention_s,
         )
+        self.sync = PostgresSyncEngine(
+            pool, self.notifications, now_ms=clock.now_ms, grace_s=settings.sync_grace_s
+        )
         self.tenancy = PostgresTenancyEngine(
-            pool, (*DOCUMENT_TABLES, *IDEMPOTENCY_TABLES), self.documents.tenant_usage
+            pool,
+            (*DOCUMENT_TABLES, *SYNC_TABLES, *IDEMPOTENCY_TABLES),
+            (self.documents.tenant_usage, self.sync.tenant_usage),
+        )
+        self.archives = PostgresArchiveEngine(
+            pool, [PostgresDocumentArchive(self.documents), PostgresSyncArchive()]
         )
         self.search = None
-        self.archives = PostgresArchiveEngine(pool, [PostgresDocumentArchive(self.documents)])
 
     # ── Its life ───────────────────────────────────────────────────────────────────────────────
 
@@ -82,9 +92,11 @@ class PostgresEngines:
 
     async def start_serving(self, repeat: Repeat) -> None:
         await self.notifications.start()
+        await self.sync.begin()
         repeat(self._measure, _SIZE_INTERVAL_S)
 
     async def close(self) -> None:
+        await self.sync.stop()
         await self.notifications.close()
         if self._news is not None:
             self._news.stop()

@@ -32,6 +32,10 @@ from monolite.storage.sqlite.migrate import MigrationReport, create_database, mi
 from monolite.storage.sqlite.readers import Readers
 from monolite.storage.sqlite.schema import shipped_schema
 from monolite.storage.sqlite.writer import Writer
+from monolite.sync.sqlite import TENANT_TABLES as SYNC_TABLES
+from monolite.sync.sqlite import SqliteSyncEngine
+from monolite.sync.sqlite_archive import SqliteSyncArchive
+from monolite.sync.sqlite_documents import tenant_usage
 from monolite.tenancy.installation_sqlite import SqliteInstallationFacts
 from monolite.tenancy.news import KeyNews
 from monolite.tenancy.portability_sqlite import SqliteArchiveEngine
@@ -59,7 +63,10 @@ class SqliteEngines:
         self._open()
         self.facts = SqliteInstallationFacts(self.writer, self.readers)
         self.tenancy = SqliteTenancyEngine(
-            self.writer, self.readers, (*SEARCH_TABLES, *DOCUMENT_TABLES, *IDEMPOTENCY_TABLES)
+            self.writer,
+            self.readers,
+            (*SEARCH_TABLES, *DOCUMENT_TABLES, *SYNC_TABLES, *IDEMPOTENCY_TABLES),
+            (tenant_usage,),
         )
         self.idempotency = SqliteIdempotencyEngine(self.writer, self.readers)
         self.documents = SqliteDocumentEngine(
@@ -72,10 +79,17 @@ class SqliteEngines:
             changes_retention_s=settings.changes_retention_s,
         )
         self.search = SqliteSearchEngine(self.writer, self.readers, self._directory.path / "search")
+        self.sync = SqliteSyncEngine(
+            self.writer, self.readers, now_ms=clock.now_ms, grace_s=settings.sync_grace_s
+        )
         self.archives = SqliteArchiveEngine(
             self.writer,
             self._open_reader,
-            [SqliteDocumentArchive(self.documents), SqliteSearchArchive()],
+            [
+                SqliteDocumentArchive(self.documents),
+                SqliteSyncArchive(),
+                SqliteSearchArchive(),
+            ],
         )
 
     def _open(self) -> None:

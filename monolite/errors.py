@@ -6,8 +6,9 @@ to do next.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 
 class FieldError:
@@ -24,6 +25,9 @@ class DomainError(Exception):
     """The base of every refusal a caller can do something about."""
 
     code: ClassVar[str] = "error"
+    # Extension members of the problem (RFC 9457, 3.2), and headers of its answer.
+    members: Mapping[str, Any] = MappingProxyType({})
+    headers: Sequence[tuple[bytes, bytes]] = ()
 
     def __init__(self, detail: str, *, code: str | None = None) -> None:
         super().__init__(detail)
@@ -99,6 +103,13 @@ class UnsupportedType(DomainError):
     code = "unsupported_media_type"
 
 
+class UpgradeRequired(DomainError):
+    """The address is spoken to in another protocol."""
+
+    code = "upgrade_required"
+    headers = ((b"upgrade", b"websocket"),)
+
+
 class Invalid(DomainError):
     """Well-formed, and wrong: each bad field is named."""
 
@@ -116,8 +127,8 @@ class RateLimited(DomainError):
 
     code = "rate_limited"
 
-    def __init__(self, detail: str, retry_after_s: float) -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str, retry_after_s: float, *, code: str | None = None) -> None:
+        super().__init__(detail, code=code)
         self.retry_after_s = retry_after_s
 
 

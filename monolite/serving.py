@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("monolite")
 
 _SWITCH_INTERVAL_S = 0.0005
+_OPEN_FILES = 65_536
 
 
 async def serve(settings: Settings, *, on_ready: Callable[[Installation, str], None]) -> int:
@@ -41,6 +43,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[Installation, str], N
     directory = DataDirectory(settings.data)
     directory.prepare()
     with directory.lock() as lock:
+        _allow_open_files()
         starting = Starting()
         server = Server(starting, *settings.listen)
         server.start()
@@ -107,6 +110,14 @@ def _url(settings: Settings) -> str:
     host, port = settings.listen
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def _allow_open_files() -> None:
+    """Lift the soft limit: each connection is a descriptor, and shells give out 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _settle_garbage() -> None:

@@ -209,6 +209,42 @@ class Settings:
         "how long replaced versions stay in feeds",
         604_800.0,
     )
+    sync_blob_bytes_max: int = _of(
+        "MONOLITE_SYNC_BLOB_BYTES_MAX",
+        _positive,
+        "the largest state, update or snapshot of the relay",
+        8 << 20,
+    )
+    sync_entry_count_max: int = _of(
+        "MONOLITE_SYNC_ENTRIES_MAX",
+        _positive,
+        "live entries of one relay document; compaction is advised from half of it",
+        10_000,
+    )
+    sync_document_count_max: int = _of(
+        "MONOLITE_SYNC_DOCUMENTS_MAX",
+        _positive,
+        "relay documents of one tenant",
+        1_000_000,
+    )
+    sync_listener_count_max: int = _of(
+        "MONOLITE_SYNC_LISTENERS_MAX",
+        _positive,
+        "open relay streams, sockets and long polls of one tenant on this server",
+        5000,
+    )
+    sync_ephemeral_bytes_max: int = _of(
+        "MONOLITE_SYNC_EPHEMERAL_BYTES_MAX",
+        _positive,
+        "the largest presence message",
+        16_384,
+    )
+    sync_grace_s: float = _of(
+        "MONOLITE_SYNC_GRACE_S",
+        _number,
+        "how long superseded relay entries can be restored",
+        604_800.0,
+    )
     disk_bytes_min: int = _of(
         "MONOLITE_DISK_BYTES_MIN", _positive, "free bytes under which /readyz is 503", 64 << 20
     )

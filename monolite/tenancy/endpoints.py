@@ -54,6 +54,8 @@ class TenantShown(msgspec.Struct):
     own_requests_per_minute_max: int | None
     documents: int
     bytes: int
+    sync_documents: int
+    sync_bytes: int
 
 
 class Limits(msgspec.Struct, forbid_unknown_fields=True):
@@ -439,6 +441,8 @@ def _shown(tenant: Tenant, usage: Usage) -> TenantShown:
         own_requests_per_minute_max=tenant.own_requests_per_minute_max,
         documents=usage.documents,
         bytes=usage.bytes,
+        sync_documents=usage.sync_documents,
+        sync_bytes=usage.sync_bytes,
     )
 
 

@@ -36,10 +36,12 @@ class Key(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What a tenant takes up."""
+    """What a tenant takes up: documents, and the relay's documents."""
 
     documents: int
     bytes: int
+    sync_documents: int = 0
+    sync_bytes: int = 0
 
 
 Also = Callable[[Any, Any], Awaitable[None] | None] | None

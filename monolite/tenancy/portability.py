@@ -27,7 +27,15 @@ FORMAT = 1
 _BATCH_COUNT = 500
 _LINE_BYTES_MAX = 64 << 20
 
+BATCH_BYTES = 8 << 20
+"""A batch ends where the large values in it come to more."""
+
 Record = dict[str, Any]
+
+
+def size_of(record: Record) -> int:
+    """The bytes of a record that may be large."""
+    return sum(len(value) for value in record.values() if isinstance(value, bytes))
 
 
 class ArchiveEngine(Protocol):
@@ -97,7 +105,7 @@ class Portability:
     async def _store(self, tenant: Tenant, head: bytes, lines: AsyncIterator[bytes]) -> None:
         digest = hashlib.sha256(head + b"\n")
         batch: list[Record] = []
-        number, count = 1, 0
+        number, count, size = 1, 0, 0
         async for line in lines:
             number += 1
             record = _record(line, number)
@@ -112,9 +120,10 @@ class Portability:
             else:
                 batch.append(record)
                 count += 1
-                if len(batch) >= _BATCH_COUNT:
+                size += len(line)
+                if len(batch) >= _BATCH_COUNT or size >= BATCH_BYTES:
                     await self._engine.store(tenant.number, batch)
-                    batch = []
+                    batch, size = [], 0
             digest.update(line + b"\n")
         raise _bad(number, "the stream ends before its last line")
 

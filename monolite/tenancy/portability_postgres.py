@@ -10,7 +10,7 @@ import asyncpg
 
 from monolite.errors import FieldError, Invalid
 from monolite.storage.postgres.pool import Pool
-from monolite.tenancy.portability import Record
+from monolite.tenancy.portability import BATCH_BYTES, Record, size_of
 
 
 class Archive(Protocol):
@@ -80,10 +80,12 @@ async def _batches(
 ) -> AsyncGenerator[list[Record], None]:
     async with aclosing(records):
         batch: list[Record] = []
+        size = 0
         async for record in records:
             batch.append(record)
-            if len(batch) >= batch_count:
+            size += size_of(record)
+            if len(batch) >= batch_count or size >= BATCH_BYTES:
                 yield batch
-                batch = []
+                batch, size = [], 0
         if batch:
             yield batch

@@ -12,7 +12,7 @@ import apsw
 
 from monolite.errors import FieldError, Invalid
 from monolite.storage.sqlite.writer import Writer
-from monolite.tenancy.portability import Record
+from monolite.tenancy.portability import BATCH_BYTES, Record, size_of
 
 
 class Archive(Protocol):
@@ -72,5 +72,16 @@ class SqliteArchiveEngine:
 
 
 async def _batches(records: Iterator[Record], batch_count: int) -> AsyncIterator[list[Any]]:
-    while batch := await asyncio.to_thread(lambda: list(itertools.islice(records, batch_count))):
+    while batch := await asyncio.to_thread(_batch, records, batch_count):
         yield batch
+
+
+def _batch(records: Iterator[Record], batch_count: int) -> list[Record]:
+    batch: list[Record] = []
+    size = 0
+    for record in itertools.islice(records, batch_count):
+        batch.append(record)
+        size += size_of(record)
+        if size >= BATCH_BYTES:
+            break
+    return batch

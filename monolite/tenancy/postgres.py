@@ -7,6 +7,7 @@ channel monolite_keys     key:ID         the key has ended
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -35,13 +36,15 @@ TenantTables = Sequence[str]
 """Every table that holds a tenant's rows, children before what they reference."""
 
 ReadUsage = Callable[[Sequence[int]], Awaitable[dict[int, tuple[int, int]]]]
-"""Documents and bytes of each tenant that has any."""
+"""How many each tenant has of a subsystem's things, and their bytes; in the order of Usage."""
 
 
 class PostgresTenancyEngine:
     """The TenancyEngine that several servers share."""
 
-    def __init__(self, pool: Pool, tenant_tables: TenantTables, read_usage: ReadUsage) -> None:
+    def __init__(
+        self, pool: Pool, tenant_tables: TenantTables, read_usage: Sequence[ReadUsage]
+    ) -> None:
         self._pool = pool
         self._tenant_tables = (*tenant_tables, "keys")
         self._read_usage = read_usage
@@ -91,8 +94,11 @@ class PostgresTenancyEngine:
         return [Tenant(*row) for row in rows]
 
     async def usage(self, tenant_numbers: Sequence[int]) -> dict[int, Usage]:
-        found = await self._read_usage(tenant_numbers)
-        return {number: Usage(*found.get(number, (0, 0))) for number in tenant_numbers}
+        found = [await read(tenant_numbers) for read in self._read_usage]
+        return {
+            number: Usage(*itertools.chain(*(one.get(number, (0, 0)) for one in found)))
+            for number in tenant_numbers
+        }
 
     async def limit_tenant(
         self, number: int, *, operator: bool, requests_per_minute_max: int | None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import apsw
@@ -23,13 +24,23 @@ _USAGE_DEADLINE_S = 60.0
 # the subsystems by way of the assembly, never from a request.
 TenantTables = Sequence[str]
 
+ReadUsage = Callable[[apsw.Connection, int], tuple[int, int]]
+"""How many a tenant has of a subsystem's things, and their bytes; in the order of Usage."""
+
 
 class SqliteTenancyEngine:
     """The embedded TenancyEngine."""
 
-    def __init__(self, writer: Writer, readers: Readers, tenant_tables: TenantTables) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        readers: Readers,
+        tenant_tables: TenantTables,
+        read_usage: Sequence[ReadUsage] = (),
+    ) -> None:
         self._writer = writer
         self._readers = readers
+        self._read_usage = read_usage
         self._tenant_tables = (*tenant_tables, "keys")
 
     async def create_tenant(self, tenant: Tenant, key: Key, also: Also = None) -> Tenant:
@@ -76,6 +87,8 @@ class SqliteTenancyEngine:
         return [Tenant(*row) for row in rows]
 
     async def usage(self, tenant_numbers: Sequence[int]) -> dict[int, Usage]:
+        read_usage = self._read_usage
+
         def read(connection: apsw.Connection) -> dict[int, Usage]:
             found = {}
             for number in tenant_numbers:
@@ -84,7 +97,8 @@ class SqliteTenancyEngine:
                     " WHERE tenant_id = ?",
                     (number,),
                 ):
-                    found[number] = Usage(documents, size)
+                    more = itertools.chain(*(one(connection, number) for one in read_usage))
+                    found[number] = Usage(documents, size, *more)
             return found
 
         # It reads every row's length; the operator can wait for a large tenant's.

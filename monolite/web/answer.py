@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import msgspec
+
+from monolite.web.outlets import Message, Outlet
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -42,6 +44,29 @@ class Stream:
         self.status = status
         self.chunks = chunks
         self.headers = headers
+
+
+class Live:
+    """An answer that stays open and is pushed to by whoever has news, through an Outlet.
+
+    `follow` is given it once the head is sent, and comes back when what was there before is sent
+    too. `leave` is called at the end, however it comes.
+    """
+
+    __slots__ = ("follow", "headers", "leave", "ping", "status")
+
+    def __init__(
+        self,
+        follow: Callable[[Outlet], Awaitable[None]],
+        leave: Callable[[], None],
+        headers: Headers,
+        ping: Message,
+    ) -> None:
+        self.status = 200
+        self.follow = follow
+        self.leave = leave
+        self.headers = headers
+        self.ping = ping
 
 
 def json_answer(value: Any, status: int = 200, headers: Headers | None = None) -> Answer:

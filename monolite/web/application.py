@@ -30,11 +30,16 @@ class Application:
     ) -> None:
         self.endpoints = [Endpoint(operation, pipeline) for operation in operations]
         self._hot = HotRoutes(e for e in self.endpoints if e.operation.hot)
+        self._sockets = HotRoutes(e for e in self.endpoints if e.operation.socket is not None)
+        self._socket_endpoints: dict[Endpoint, AsgiApp] = {}
         self._starts_at_once = starts_at_once
         self._starlette: AsgiApp | None = None
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Serve one HTTP request or WebSocket."""
+        if scope["type"] == "websocket":
+            await self._socket(scope)(scope, receive, send)
+            return
         endpoint = self._hot.find(scope)
         if endpoint is not None:
             await endpoint(scope, receive, send)
@@ -47,12 +52,24 @@ class Application:
         """The hot endpoint of a request that may be started before it has a task, its path
         parameters put into the scope; else None.
         """
-        return self._hot.find(scope) if self._starts_at_once else None
+        if not self._starts_at_once or scope["type"] == "websocket":
+            return None
+        return self._hot.find(scope)
 
     def prepare(self) -> None:
         """Build the router ahead of the first request that needs it."""
         if self._starlette is None:
             self._starlette = self._routed()
+
+    def _socket(self, scope: dict[str, Any]) -> AsgiApp:
+        from monolite.web.sockets import SocketEndpoint, refuse_unrouted
+
+        endpoint = self._sockets.find(scope)
+        if endpoint is None:
+            return refuse_unrouted
+        if endpoint not in self._socket_endpoints:
+            self._socket_endpoints[endpoint] = SocketEndpoint(endpoint)
+        return self._socket_endpoints[endpoint]
 
     def _routed(self) -> AsgiApp:
         from starlette.routing import Route, Router
@@ -79,11 +96,10 @@ class HotRoutes:
             self._table.setdefault(key, []).append((endpoint, (literals, holes)))
 
     def find(self, scope: dict[str, Any]) -> Endpoint | None:
-        """The endpoint, with `path_params` set in the scope."""
-        if scope["type"] != "http":
-            return None
+        """The endpoint, with `path_params` set in the scope. A WebSocket's handshake is a GET."""
         parts = scope["path"].split("/")
-        for endpoint, (literals, holes) in self._table.get((scope["method"], len(parts)), ()):
+        method = scope.get("method", "GET")
+        for endpoint, (literals, holes) in self._table.get((method, len(parts)), ()):
             for index, literal in literals:
                 if parts[index] != literal:
                     break
@@ -114,9 +130,6 @@ class _Methods:
 
 
 async def _not_found(scope: Any, receive: Any, send: Any) -> None:
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 4404})
-        return
     await _refuse(NotFound("There is no such address; /openapi.json lists them all."), scope, send)
 
 

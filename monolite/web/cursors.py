@@ -31,9 +31,7 @@ class Cursors:
 
     def encode(self, call: Call, position: list[Any]) -> str:
         """`position` (plain JSON values) as a cursor for the list that `call` reads."""
-        payload = msgspec.json.encode(position)
-        tag = self._tag(call, payload)
-        return base64.urlsafe_b64encode(tag + payload).decode().rstrip("=")
+        return self.encode_for(_binding(call), position)
 
     def decode(self, call: Call, cursor: str | None) -> list[Any] | None:
         """The position again, or None where there is no cursor.
@@ -41,16 +39,24 @@ class Cursors:
         Raises:
             Invalid: it was not made here, or for another tenant, list or filter.
         """
-        if cursor is None:
-            return None
+        return None if cursor is None else self.decode_for(_binding(call), cursor, "?cursor")
+
+    def encode_for(self, binding: bytes, position: list[Any]) -> str:
+        """`position` as a cursor that is good only with the same binding."""
+        payload = msgspec.json.encode(position)
+        tag = self._tag(binding, payload)
+        return base64.urlsafe_b64encode(tag + payload).decode().rstrip("=")
+
+    def decode_for(self, binding: bytes, cursor: str, pointer: str) -> list[Any]:
+        """The position again; raises Invalid at `pointer` where it was not made for the binding."""
         try:
             raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         except (binascii.Error, ValueError):
             raw = b""
         tag, payload = raw[:_TAG_BYTES], raw[_TAG_BYTES:]
-        if not payload or not hmac.compare_digest(tag, self._tag(call, payload)):
+        if not payload or not hmac.compare_digest(tag, self._tag(binding, payload)):
             why = "not a cursor of this list; start again without it"
-            raise Invalid(f"?cursor: {why}", [FieldError("?cursor", why)])
+            raise Invalid(f"{pointer}: {why}", [FieldError(pointer, why)])
         position: list[Any] = msgspec.json.decode(payload)
         return position
 
@@ -59,8 +65,11 @@ class Cursors:
         position = self.decode(call, cursor)
         return None if position is None else str(position[0])
 
-    def _tag(self, call: Call, payload: bytes) -> bytes:
-        filters = sorted(p for p in query_pairs(call.query_string) if p[0] not in _UNBOUND)
-        binding = msgspec.json.encode([call.tenant_id, call.operation.id, call.path, filters])
+    def _tag(self, binding: bytes, payload: bytes) -> bytes:
         size = len(binding).to_bytes(4)
         return hmac.digest(self._key, size + binding + payload, "sha256")[:_TAG_BYTES]
+
+
+def _binding(call: Call) -> bytes:
+    filters = sorted(p for p in query_pairs(call.query_string) if p[0] not in _UNBOUND)
+    return msgspec.json.encode([call.tenant_id, call.operation.id, call.path, filters])

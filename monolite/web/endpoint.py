@@ -28,17 +28,19 @@ from monolite.errors import (
     UnsupportedType,
 )
 from monolite.names import NAME_PATTERN
+from monolite.storage.errors import StorageError
 from monolite.tenancy.authentication import Authenticator
 from monolite.tenancy.principal import Principal
 from monolite.tenancy.scopes import OPERATOR
 from monolite.web import errors
-from monolite.web.answer import Answer, Headers, Stream
+from monolite.web.answer import Answer, Headers, Live, Stream
 from monolite.web.call import Call, Receive
 from monolite.web.decoding import JsonBody, QueryString
 from monolite.web.idempotency import Idempotency
 from monolite.web.live import LiveConnections
 from monolite.web.measures import Measure
 from monolite.web.operation import LOOPBACK, PUBLIC, RAW, Chunks, ObjectText, Operation
+from monolite.web.outlets import Outlet, Outlets, Why
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Barrier = Callable[[], Awaitable[None]]
@@ -68,6 +70,7 @@ class Pipeline:
     live: LiveConnections
     clock: Clock
     barrier: Barrier | None
+    outlets: Outlets
     log_requests: bool = False
 
 
@@ -114,7 +117,7 @@ class Endpoint:
         call = Call(
             self.operation, scope, receive, headers, scope["path_params"], request_id.decode()
         )
-        outcome: Answer | Stream
+        outcome: Answer | Stream | Live
         try:
             outcome = await self._outcome(call)
         except Exception as error:
@@ -140,14 +143,17 @@ class Endpoint:
                     # A hot operation that never waited runs in no task yet, and only a task can
                     # be broken off.
                     await asyncio.sleep(0)
-                await self._send_stream(outcome, answered, call, send)
+                if isinstance(outcome, Live):
+                    await self._send_live(outcome, answered, call, send)
+                else:
+                    await self._send_stream(outcome, answered, call, send)
         finally:
             elapsed_s = perf_counter() - started
             self.measure.observe(outcome.status, elapsed_s)
             if self.pipeline.log_requests or elapsed_s > _SLOW_S or outcome.status >= 500:
                 self._log(call, outcome.status, elapsed_s)
 
-    async def _outcome(self, call: Call) -> Answer | Stream:
+    async def _outcome(self, call: Call) -> Answer | Stream | Live:
         operation = self.operation
         pipeline = self.pipeline
         is_open = operation.scope == PUBLIC or (
@@ -158,17 +164,8 @@ class Endpoint:
             principal = pipeline.authenticator.remembered(authorization)
             if principal is None:
                 principal = await pipeline.authenticator.authenticate(authorization)
-            call.principal = principal
-            principal.require(
-                OPERATOR if operation.scope == LOOPBACK else operation.scope, call.path
-            )
-            principal.window.take(pipeline.clock.monotonic())
-        for name, matches in self._names.items():
-            if not matches(call.params[name]):
-                why = f"names match {operation.names.get(name, NAME_PATTERN)}"
-                raise Invalid(f"{{{name}}}: {why}", [FieldError(f"{{{name}}}", why)])
-        if self._query is not None:
-            call.query = self._query(call.query_string)
+            self.admit(call, principal)
+        self.read_address(call)
         if self._streams and self._is_streamed(call):
             call.is_streamed = True
             call.body_bytes_max = operation.stream_bytes_max
@@ -195,6 +192,22 @@ class Endpoint:
             return await self._once(call)
         return await operation.handler(call)
 
+    def admit(self, call: Call, principal: Principal) -> None:
+        """Let a good credential in, or raise Forbidden or RateLimited."""
+        operation = self.operation
+        call.principal = principal
+        principal.require(OPERATOR if operation.scope == LOOPBACK else operation.scope, call.path)
+        principal.window.take(self.pipeline.clock.monotonic())
+
+    def read_address(self, call: Call) -> None:
+        """Check path parameters and decode the query; raises Invalid."""
+        for name, matches in self._names.items():
+            if not matches(call.params[name]):
+                why = f"names match {self.operation.names.get(name, NAME_PATTERN)}"
+                raise Invalid(f"{{{name}}}: {why}", [FieldError(f"{{{name}}}", why)])
+        if self._query is not None:
+            call.query = self._query(call.query_string)
+
     def _is_streamed(self, call: Call) -> bool:
         media = call.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if media not in self._streams:
@@ -206,7 +219,7 @@ class Endpoint:
             )
         return True
 
-    async def _once(self, call: Call) -> Answer | Stream:
+    async def _once(self, call: Call) -> Answer | Stream | Live:
         idempotency = self.pipeline.idempotency
         stored = await idempotency.replay(call, call.header(b"idempotency-key") or "")
         if stored is not None:
@@ -216,7 +229,7 @@ class Endpoint:
         finally:
             idempotency.end(call)
 
-    async def _replicated(self, call: Call) -> Answer | Stream:
+    async def _replicated(self, call: Call) -> Answer | Stream | Live:
         creates = self.operation.creates and b"idempotency-key" in call.headers
         outcome = await (self._once(call) if creates else self.operation.handler(call))
         assert self.pipeline.barrier is not None  # _wants_replicated refused otherwise
@@ -291,6 +304,31 @@ class Endpoint:
         finally:
             if gone is not None:
                 gone.cancel()
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_live(self, live: Live, headers: Headers, call: Call, send: Send) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # __call__ saw to it
+
+        def end(_: Why) -> None:
+            task.cancel()
+
+        outlet = Outlet(send, end, live.ping)
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            with self.pipeline.live.registered(call.principal), self.pipeline.outlets.open(outlet):
+                # At once, so that a client knows it is connected before the first event.
+                outlet.push(live.ping)
+                await live.follow(outlet)
+                while (await call.receive())["type"] != "http.disconnect":
+                    pass
+        except asyncio.CancelledError:
+            task.uncancel()
+        except (DomainError, StorageError) as error:
+            log.info("a stream broke off: %s", error, extra=self._context(call))
+        finally:
+            live.leave()
+            outlet.close()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     @staticmethod

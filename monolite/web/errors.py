@@ -33,6 +33,7 @@ STATUS: Mapping[type[Exception], tuple[int, str]] = {
     domain.TooLarge: (413, "Content too large"),
     domain.UnsupportedType: (415, "Unsupported media type"),
     domain.Invalid: (422, "Invalid request"),
+    domain.UpgradeRequired: (426, "Upgrade required"),
     domain.RateLimited: (429, "Too many requests"),
     domain.Unavailable: (503, "Unavailable"),
     domain.OutOfSpace: (507, "Out of space"),
@@ -119,6 +120,12 @@ def answer(
     return problem(error, instance=instance, request_id=request_id)
 
 
+def status_of(error: Exception) -> tuple[int, str]:
+    """The status and the code of an error; 500 and `internal` for one the table does not know."""
+    status, _ = _along(STATUS, error) or (500, "")
+    return status, _code(error)
+
+
 def problem(error: Exception, *, instance: str, request_id: str) -> Answer:
     """The problem+json answer for an error; one the table does not know becomes a 500."""
     facts = _facts(error)
@@ -132,7 +139,9 @@ def problem(error: Exception, *, instance: str, request_id: str) -> Answer:
         request_id=request_id,
         errors=[{"pointer": f.pointer, "detail": f.detail} for f in facts.fields],
     )
-    return Answer(facts.status, _encode(body), _headers(error, facts.status, PROBLEM_TYPE))
+    members = getattr(error, "members", None)
+    told = _encode({**msgspec.to_builtins(body), **members} if members else body)
+    return Answer(facts.status, told, _headers(error, facts.status, PROBLEM_TYPE))
 
 
 def openai(error: Exception) -> Answer:
@@ -148,12 +157,12 @@ def openai(error: Exception) -> Answer:
 
 def _facts(error: Exception) -> _Facts:
     status, title = _along(STATUS, error) or (500, "Internal error")
+    code = _code(error)
     if isinstance(error, domain.DomainError):
-        code, detail = error.code, error.detail
+        detail = error.detail
     elif isinstance(error, storage.StorageError):
-        code, detail = _along(_STORAGE_CODES, error) or "storage_unavailable", str(error)
+        detail = str(error)
     else:
-        code = "internal"
         detail = "The server failed here; its log has the cause under this request_id."
     fields = error.errors if isinstance(error, domain.Invalid) else ()
     return _Facts(status, title, code, detail, fields)
@@ -174,4 +183,13 @@ def _headers(error: Exception, status: int, media: bytes) -> Headers:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(retry_after_s))))
     if isinstance(error, domain.MethodNotAllowed):
         headers.append((b"allow", ", ".join(error.allowed).encode()))
+    headers.extend(getattr(error, "headers", ()))
     return headers
+
+
+def _code(error: Exception) -> str:
+    if isinstance(error, domain.DomainError):
+        return error.code
+    if isinstance(error, storage.StorageError):
+        return _along(_STORAGE_CODES, error) or "storage_unavailable"
+    return "internal"

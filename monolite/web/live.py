@@ -32,6 +32,11 @@ class LiveConnections:
         """How many are open."""
         return len(self._open)
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether the server stops."""
+        return self._closing
+
     @contextmanager
     def registered(self, principal: Principal) -> Iterator[None]:
         """Hold the current task as a live connection; it is cancelled when its right ends."""

@@ -66,6 +66,8 @@ def _schemas(operations: Sequence[Operation]) -> tuple[dict[Any, Any], dict[str,
     for operation in operations:
         if operation.body not in (None, RAW, ObjectText, Chunks):
             kinds.append(operation.body)
+        if operation.socket is not None:
+            kinds.append(operation.socket[0])
         kinds.extend(kind for kind in operation.answers.values() if kind is not None)
     unique = list({str(kind): kind for kind in kinds}.values())
     made, components = msgspec.json.schema_components(unique, ref_template=_REF)
@@ -84,6 +86,9 @@ def _operation(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
     }
     if operation.scope == LOOPBACK:
         entry["security"] = [{"key": ["operator"]}, {}]
+    if operation.socket is not None:
+        # OpenAPI has no word for a WebSocket: the handshake is a GET, and this marks it.
+        entry["x-websocket"] = {"hello": schemas[str(operation.socket[0])]}
     if operation.description:
         entry["description"] = operation.description
     if operation.body is not None:
@@ -111,6 +116,15 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
             parameters.append(
                 {"name": name, "in": "query", "required": False, "schema": _without_null(kind)}
             )
+    for name, description in operation.headers.items():
+        parameters.append(
+            {
+                "name": name,
+                "in": "header",
+                "description": description,
+                "schema": {"type": "string"},
+            }
+        )
     if operation.creates:
         parameters.append(_IDEMPOTENCY)
     if operation.is_write:
@@ -171,4 +185,11 @@ _OPENAI_ERROR = {
 }
 
 
-_PHRASES = {200: "OK", 201: "Created", 204: "Done", 304: "Not modified", 503: "Not in order"}
+_PHRASES = {
+    101: "Switching protocols",
+    200: "OK",
+    201: "Created",
+    204: "Done",
+    304: "Not modified",
+    503: "Not in order",
+}

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from monolite.tenancy.scopes import ANY, SCOPES
-from monolite.web.answer import Answer, Stream
+from monolite.web.answer import Answer, Live, Stream
 
 if TYPE_CHECKING:
     from monolite.web.call import Call
+    from monolite.web.sockets import SocketHandler
 
-Handler = Callable[["Call"], Awaitable[Answer | Stream]]
+Handler = Callable[["Call"], Awaitable[Answer | Stream | Live]]
 
 PUBLIC = "public"
 """The scope of an operation that needs no credential."""
@@ -46,7 +47,9 @@ class Operation:
     `ObjectText` or `Chunks`, or None for no body. `answers` maps each success status to its body
     type. `streams` are media types, beside `consumes`, whose body the handler reads piece by piece,
     up to `stream_bytes_max`; no Idempotency-Key goes with them. `creates` means that an
-    Idempotency-Key is honoured. `names` overrides the pattern of a path parameter.
+    Idempotency-Key is honoured. `names` overrides the pattern of a path parameter. `headers` says
+    what request headers mean here, for the document; the handler reads them. `socket` answers a
+    WebSocket on the same path.
     """
 
     id: str
@@ -74,6 +77,8 @@ class Operation:
     names: Mapping[str, str] = field(default_factory=dict)
     # The shape of refusals: RFC 9457's, or OpenAI's on the routes that are compatible with it.
     errors: Literal["problem", "openai"] = "problem"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    socket: SocketHandler | None = None
     # None: writes unless it is GET. A POST that only reads says False.
     writes: bool | None = None
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import types
 from collections import deque
@@ -23,7 +24,9 @@ log = logging.getLogger("monolite.web")
 
 _BACKLOG = 1024
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
-_CONCURRENT_REQUESTS_MAX = 4096
+_CONNECTION_COUNT_MAX = 16_384
+_SILENCE_MS = 60_000
+"""How long a client may acknowledge nothing of what it was sent before its connection is reset."""
 
 
 class Server:
@@ -48,16 +51,17 @@ class Server:
         self._signal = native.WorkerSignal()
         self._signal.add_cb(lambda: loop.call_soon_threadsafe(_set_once, ended))
         _require_free(self._host, self._port)
-        listener = native.ListenerSpec(self._host, self._port, _BACKLOG)
+        holder = native.ListenerSpec(self._host, self._port, _BACKLOG).build()
+        _give_up_on_the_silent(holder.get_fd())
         worker = native.ASGIWorker(
             1,  # worker id
-            (listener, None),
+            (None, holder),
             None,  # IPC
             1,  # runtime threads: more take the interpreter lock from each other
             512,  # runtime blocking threads
             1,  # Python threads
             30,  # their idle time-out, seconds
-            _CONCURRENT_REQUESTS_MAX,
+            _CONNECTION_COUNT_MAX,
             "auto",  # HTTP/1.1 and HTTP/2
             None,
             None,
@@ -191,6 +195,19 @@ def _require_free(host: str, port: int) -> None:
             f"can't listen on {host}:{port}: {reason}. Stop what serves there, or choose another "
             "address with --listen"
         ) from None
+
+
+def _give_up_on_the_silent(listener: int) -> None:
+    """Have the kernel reset connections whose client takes nothing; accepted ones inherit it.
+
+    Nothing else would: hyper waits for ever to write to a client that never reads, since TCP's
+    probes of its zero window are answered, and whoever was let go for being slow would keep its
+    connection and buffers.
+    """
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is not None:
+        with socket.socket(fileno=os.dup(listener)) as duplicate:
+            duplicate.setsockopt(socket.IPPROTO_TCP, option, _SILENCE_MS)
 
 
 def _set_once(future: asyncio.Future[None]) -> None:

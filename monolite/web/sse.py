@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from monolite.web.answer import Stream
+from monolite.web.outlets import Message
 
 PING_S = 15.0
 _PING = b": ping\n\n"
@@ -25,6 +26,14 @@ def frame(data: bytes, *, event_id: str | None = None, event: str | None = None)
     if event is not None:
         head += b"event: " + event.encode() + b"\n"
     return head + b"data: " + data + b"\n\n"
+
+
+def piece(frames: bytes) -> Message:
+    """Frames as a message for an Outlet."""
+    return {"type": "http.response.body", "body": frames, "more_body": True}, len(frames)
+
+
+PING = piece(_PING)
 
 
 def event_stream(frames: AsyncIterator[bytes], *, ping_s: float = PING_S) -> Stream:

@@ -262,3 +262,66 @@ CREATE TABLE search_removals (
     key       INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX search_removals_by_index ON search_removals (tenant_id, index_id);
+-- ── Sync ────────────────────────────────────────────────────────────────────────────────────────
+-- Written by sync/sqlite*.py. How many live documents a tenant has, and the limits it tightened for
+-- itself; NULL is the installation's.
+CREATE TABLE sync_tenants (
+    tenant_id          INTEGER PRIMARY KEY,
+    document_count     INTEGER NOT NULL,
+    blob_bytes_max     INTEGER,
+    entry_count_max    INTEGER,
+    document_count_max INTEGER,
+    listener_count_max INTEGER
+) STRICT;
+
+-- A document exists from its first entry. DELETE leaves a tombstone, which is a new row with the next
+-- epoch and the `seq` of the old one, so that no number is given twice; the old row is 'removing' and
+-- goes when its last entry has gone. `floor` is the highest number a snapshot has superseded, and
+-- `floor_snapshot` that snapshot's own.
+CREATE TABLE sync_documents (
+    id             INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant_id      INTEGER NOT NULL,
+    name           TEXT    NOT NULL,
+    state          TEXT    NOT NULL CHECK (state IN ('live', 'tombstone', 'removing')),
+    epoch          INTEGER NOT NULL,
+    seq            INTEGER NOT NULL,
+    floor          INTEGER NOT NULL,
+    floor_snapshot INTEGER NOT NULL,
+    entry_count    INTEGER NOT NULL,
+    byte_count     INTEGER NOT NULL,
+    created_at     INTEGER NOT NULL,
+    updated_at     INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX sync_documents_by_name
+    ON sync_documents (tenant_id, name) WHERE state <> 'removing';
+-- What waits for removal is looked for across tenants.
+CREATE INDEX sync_documents_removing ON sync_documents (id) WHERE state = 'removing';
+
+-- The log. `blob` is opaque and `digest` its SHA-256. `superseded` says that a snapshot or a newer
+-- state stands in for it since `changed_at`: it is restorable for the grace period, then goes. A mark
+-- and a time keep a row's size, so superseding rewrites no blob. `supersedes` are the numbers a
+-- snapshot named. `kept_at` is when this replica's state before was last kept and not overwritten.
+CREATE TABLE sync_entries (
+    key         INTEGER PRIMARY KEY,
+    tenant_id   INTEGER NOT NULL,
+    document_id INTEGER NOT NULL,
+    superseded  INTEGER NOT NULL CHECK (superseded IN (0, 1)),
+    seq         INTEGER NOT NULL,
+    kind        TEXT    NOT NULL CHECK (kind IN ('state', 'update', 'snapshot')),
+    replica     TEXT,
+    supersedes  TEXT,
+    created_at  INTEGER NOT NULL,
+    changed_at  INTEGER NOT NULL,
+    kept_at     INTEGER NOT NULL,
+    digest      BLOB    NOT NULL,
+    size        INTEGER NOT NULL,
+    blob        BLOB    NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX sync_entries_in_order
+    ON sync_entries (tenant_id, document_id, superseded, seq);
+CREATE UNIQUE INDEX sync_entries_by_replica
+    ON sync_entries (tenant_id, document_id, replica) WHERE kind = 'state' AND superseded = 0;
+CREATE INDEX sync_entries_by_content
+    ON sync_entries (tenant_id, document_id, digest) WHERE kind <> 'state';
+-- The end of the grace period is by age across tenants.
+CREATE INDEX sync_entries_by_age ON sync_entries (changed_at) WHERE superseded = 1;
