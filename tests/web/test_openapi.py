@@ -160,11 +160,14 @@ def test_another_tenants_names_answer_as_names_that_never_existed(
     new_tenant: Callable[[], Tenant], document: dict[str, Any]
 ) -> None:
     owner, stranger = new_tenant(), new_tenant()
-    owned = {"collection": "owned", "id": "owned-document", "index": "owned", "name": owner.name}
+    owned = {"collection": "owned", "id": "owned-document", "index": "owned", "doc": "owned-doc"}
+    owned["name"] = owner.name
     made = owner.client.put("/v1/collections/owned/documents/owned-document", json={"a": 1})
     assert made.status_code == 201
     found = {"id": "owned-document", "vector": [1, 2, 3]}
     assert owner.client.post("/v1/indexes/owned/documents", json=found).status_code == 200
+    state = {"content": b"state", "headers": {"content-type": "application/octet-stream"}}
+    assert owner.client.put("/v1/sync/owned-doc/states/phone", **state).status_code == 201
     key_id, _ = owner.key_with("documents:read")
     etag = made.headers["etag"]
     before = owner.client.get(made.request.url).content
@@ -191,6 +194,7 @@ def test_another_tenants_names_answer_as_names_that_never_existed(
             for names in (theirs, none):
                 stranger.client.delete(f"/v1/collections/{names['collection']}")
                 stranger.client.delete(f"/v1/indexes/{names['index']}")
+                stranger.client.delete(f"/v1/sync/{names['doc']}")
             assert len(set(answers)) <= 1, (method, path, headers, answers)
     assert owner.client.get(made.request.url).content == before
     assert key_id in owner.client.get("/v1/keys").text
