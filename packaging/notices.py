@@ -93,6 +93,11 @@ SYSTEM_LIBRARIES = {
     "libssl": ("OpenSSL", "Apache-2.0"),
     "libexpat": ("Expat", "MIT"),
     "libffi": ("libffi", "MIT"),
+    # These three come in numpy's wheel.
+    "libscipy_openblas": ("OpenBLAS", "BSD-3-Clause"),
+    "libgfortran": ("GNU Fortran runtime library", "GPL-3.0-or-later WITH GCC-exception-3.1"),
+    "libquadmath": ("GCC quad-precision library", "LGPL-2.1-or-later"),
+    "libstdc": ("GCC C++ library", "GPL-3.0-or-later WITH GCC-exception-3.1"),
     "libgcc_s": ("GCC runtime library", "GPL-3.0-or-later WITH GCC-exception-3.1"),
     "liblzma": ("XZ Utils liblzma", "Public domain"),
     "libbz2": ("bzip2", "bzip2-1.0.6"),

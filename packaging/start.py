@@ -60,7 +60,7 @@ WANTED_BY = {
 RARELY = {
     "asyncpg": ("asyncpg/",),
     "monolite.kernels.native": ("monolite/kernels/",),
-    "numpy": ("numpy/", "numpy.libs/"),
+    "numpy": ("numpy/", "numpy.libs/", "libstdc++."),
     "regex": ("regex/",),
     "rpds": ("rpds/",),
     "safetensors": ("safetensors/",),
