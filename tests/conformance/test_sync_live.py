@@ -432,3 +432,20 @@ def test_a_socket_of_an_ended_epoch_is_closed_and_brings_nothing_back(tenant: Te
     with relay_socket(tenant.server, "doc-7", tenant.key, since="nonsense") as socket:
         assert socket.closed() == (4422, "invalid")
     assert tenant.client.get(D).status_code == 404
+
+
+def test_a_connection_ends_with_the_key_that_minted_its_token(tenant: Tenant) -> None:
+    key_id, key = tenant.key_with("sync:read", "sync:write")
+    token = tenant.token("sync:read", key=key, resource="sync/doc-7")
+    with (
+        relay_socket(tenant.server, "doc-7", token) as by_token,
+        relay_socket(tenant.server, "doc-7", key) as by_key,
+        relay_socket(tenant.server, "doc-7", tenant.key) as another,
+    ):
+        for socket in (by_token, by_key, another):
+            socket.next("ready")
+        assert tenant.client.delete(f"/v1/keys/{key_id}").status_code == 204
+        assert by_token.closed() == (4401, "unauthenticated")
+        assert by_key.closed() == (4401, "unauthenticated")
+        another.send(type="update", id="still", blob=b"here")
+        assert another.next("ack", "entries")
