@@ -1,13 +1,14 @@
 """BERT's encoder (Devlin et al. 2019) in float32, to be read beside the paper.
 
-B texts, T tokens, D width, H heads, W = D / H, F hidden. It is what quantized models are held to
-in the tests and benchmarks; what serves is monolite.kernels.encode.
+B texts, T tokens, D width, H heads, W = D / H, F hidden. It tells conversion.py how far activations
+reach, and is what quantized models are held to in the tests and benchmarks; what serves is
+monolite.kernels.encode.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,13 @@ from monolite.models.checkpoint import F32, Checkpoint
 
 
 class Bert:
-    """A checkpoint's encoder with its weights as they were trained, all in memory."""
+    """A checkpoint's encoder with its weights as they were trained. All but the words are in
+    memory.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         tensors = checkpoint.tensors
         self._checkpoint = checkpoint
-        self._words = tensors("embeddings.word_embeddings.weight")  # [V, D]
         self._positions = checkpoint.positions()  # [P, D]
         self._norm = tensors("embeddings.LayerNorm.weight"), tensors("embeddings.LayerNorm.bias")
         self._layers = [
@@ -47,11 +49,19 @@ class Bert:
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors
 
-    def hidden(self, ids: NDArray[np.int32]) -> F32:
-        """The last layer's hidden states [T, D] of one text."""
-        x = self._words[ids] + self._positions[: len(ids)]
+    def hidden(
+        self, ids: NDArray[np.int32], see: Callable[[int, str, F32], None] = lambda *_: None
+    ) -> F32:
+        """The last layer's hidden states [T, D] of one text.
+
+        `see` is shown each layer's number with its input (`qkv`) and its input to the feed-forward
+        part (`up`).
+        """
+        words = self._checkpoint.tensors.rows("embeddings.word_embeddings.weight", ids)
+        x = words + self._positions[: len(ids)]
         x = self._normalized(x, self._norm)
-        for layer in self._layers:
+        for number, layer in enumerate(self._layers):
+            see(number, "qkv", x)
             query, key, value = (  # [H, T, W]
                 self._by_head(linear(x, *layer[f"attention.self.{name}"]))
                 for name in ("query", "key", "value")
@@ -60,6 +70,7 @@ class Bert:
             mixed = (softmax(scores) @ value).transpose(1, 0, 2).reshape(x.shape)
             attention = linear(mixed, *layer["attention.output.dense"])
             x = self._normalized(x + attention, layer["attention.output.LayerNorm"])
+            see(number, "up", x)
             inner = gelu(linear(x, *layer["intermediate.dense"]))  # [T, F]
             x = self._normalized(
                 x + linear(inner, *layer["output.dense"]), layer["output.LayerNorm"]

@@ -159,6 +159,13 @@ class Tensors:
         found: F32 = self._checked(name, self._file.get_tensor(self._name(name)))
         return found
 
+    def rows(self, name: str, numbers: NDArray[np.int32]) -> F32:
+        """Some rows of a matrix [len(numbers), K], the rest of it unread."""
+        matrix = self._file.get_slice(self._name(name))
+        different, where = np.unique(numbers, return_inverse=True)
+        found = [matrix[number : number + 1] for number in different.tolist()]
+        return self._checked(name, np.concatenate(found))[where]
+
     def pieces(self, name: str, rows: int) -> Iterator[F32]:
         """The rows of a matrix, some at a time."""
         matrix = self._file.get_slice(self._name(name))

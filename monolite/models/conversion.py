@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monolite.kernels.arrays import ROWS_MULTIPLE, Linear, pack
+from monolite.models import calibration
+from monolite.models.bert import Bert
 from monolite.models.checkpoint import F32, BadCheckpoint, Checkpoint, Tensors
 from monolite.models.file import About, write
 from monolite.models.tokens import TextTokenizer
@@ -48,19 +50,18 @@ def convert(
             f"suit the kernels, which take multiples of {ROWS_MULTIPLE} and 16"
         )
     words, word_scale = _quantize_words(tensors)
-    _require_tokenizer(checkpoint, len(words))
-    norm = tensors("embeddings.LayerNorm.weight"), tensors("embeddings.LayerNorm.bias")
+    tokenizer = _tokenizer(checkpoint, len(words))
+    reaches = _reaches(checkpoint, tokenizer)
     arrays: dict[str, NDArray[Any]] = {
         "tokenizer": np.frombuffer(checkpoint.tokenizer, np.uint8),
         "words": words,
         "word_scale": word_scale,
         "positions": checkpoint.positions(),
-        "norm_weight": norm[0],
-        "norm_bias": norm[1],
+        "norm_weight": tensors("embeddings.LayerNorm.weight"),
+        "norm_bias": tensors("embeddings.LayerNorm.bias"),
     }
     for number in range(checkpoint.layers):
-        arrays |= _layer(tensors, number, head_width, norm)
-        norm = arrays[f"{number}.output_norm_weight"], arrays[f"{number}.output_norm_bias"]
+        arrays |= _layer(tensors, number, head_width, reaches)
         if progress is not None:
             progress(number + 1, checkpoint.layers)
     prefixes = checkpoint.prefixes
@@ -83,7 +84,7 @@ def convert(
     return about
 
 
-def _require_tokenizer(checkpoint: Checkpoint, words: int) -> None:
+def _tokenizer(checkpoint: Checkpoint, words: int) -> TextTokenizer:
     try:
         tokenizer = TextTokenizer(checkpoint.tokenizer, checkpoint.tokens_max)
     except ValueError as error:
@@ -93,6 +94,7 @@ def _require_tokenizer(checkpoint: Checkpoint, words: int) -> None:
             f"{checkpoint.directory}: tokenizer.json has ids up to {tokenizer.vocabulary - 1}, but "
             f"model.safetensors knows {words} words"
         )
+    return tokenizer
 
 
 def _quantize_words(tensors: Tensors) -> tuple[NDArray[np.int8], F32]:
@@ -109,14 +111,27 @@ def _quantize_words(tensors: Tensors) -> tuple[NDArray[np.int8], F32]:
     return np.concatenate(codes), np.concatenate(scales)
 
 
-def _smooth(weight: F32, norm: tuple[F32, F32]) -> F32:
+def _reaches(checkpoint: Checkpoint, tokenizer: TextTokenizer) -> Mapping[tuple[int, str], F32]:
+    """The largest magnitude [D] of each channel, by layer and by which matrix it is input to."""
+    reaches: dict[tuple[int, str], F32] = {}
+
+    def see(number: int, name: str, x: F32) -> None:
+        size = np.abs(x).max(axis=0)
+        reaches[number, name] = np.maximum(size, reaches.get((number, name), size))
+
+    bert = Bert(checkpoint)
+    for ids in tokenizer.tokenize(calibration.TEXTS).ids:
+        bert.hidden(ids, see)
+    return reaches
+
+
+def _smooth(weight: F32, reach: F32) -> F32:
     """What to multiply the input of W by, so that no channel of it dwarfs the others.
 
     SmoothQuant (Xiao et al. 2022, equation 4, alpha 1/2) divides a channel by sqrt(max |x| / max
-    |W|). The input comes from a layer norm, whose bias and weight tell how far a channel reaches:
-    three standard deviations here, so no texts are needed to measure it.
+    |W|). BERT has channels that reach forty times as far as others, at special tokens and full
+    stops above all, which no statistic of the weights shows: so they are measured.
     """
-    reach = np.abs(norm[1]) + 3 * np.abs(norm[0])
     size = np.abs(weight).max(axis=0)
     ratio = np.sqrt(np.maximum(size, 1e-6) / np.maximum(reach, 1e-6))
     smooth: F32 = (ratio / np.exp(np.log(ratio).mean())).astype(np.float32)
@@ -124,7 +139,7 @@ def _smooth(weight: F32, norm: tuple[F32, F32]) -> F32:
 
 
 def _layer(
-    tensors: Tensors, number: int, head_width: int, norm: tuple[F32, F32]
+    tensors: Tensors, number: int, head_width: int, reaches: Mapping[tuple[int, str], F32]
 ) -> dict[str, NDArray[Any]]:
     def part(name: str) -> tuple[F32, F32]:
         prefix = f"encoder.layer.{number}.{name}"
@@ -143,10 +158,10 @@ def _layer(
         "down": part("output.dense"),
     }
     norms = (*part("attention.output.LayerNorm"), *part("output.LayerNorm"))
-    inputs = {"qkv": norm, "up": norms[:2]}
     arrays: dict[str, NDArray[Any]] = {}
     for name, (weight, bias) in matrices.items():
-        smooth = _smooth(weight, inputs[name]) if name in inputs else None
+        reach = reaches.get((number, name))
+        smooth = None if reach is None else _smooth(weight, reach)
         packed: Linear = pack(weight, bias, smooth)
         arrays |= {
             f"{number}.{name}.{field}": value
