@@ -26,7 +26,7 @@ $(KERNELS): packaging/kernels.py $(wildcard monolite/kernels/native/*) | $(RUNTI
 	@$(BIN)/python packaging/kernels.py
 
 MODEL := monolite/models/all-MiniLM-L6-v2.model
-MODEL_MAKERS := $(addprefix monolite/,$(addsuffix .py,kernels/arrays models/checkpoint models/conversion models/file))
+MODEL_MAKERS := $(addprefix monolite/,$(addsuffix .py,kernels/arrays models/bert models/calibration models/checkpoint models/conversion models/file))
 $(MODEL): packaging/models.py $(MODEL_MAKERS) | $(RUNTIME)
 	@$(BIN)/python packaging/models.py
 

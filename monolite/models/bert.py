@@ -45,29 +45,35 @@ class Bert:
 
     def encode(self, texts: Sequence[NDArray[np.int32]]) -> F32:
         """Vectors [B, D] of length 1 of texts given as token ids, special tokens included."""
-        vectors = np.array([self._pool(self.hidden(ids)) for ids in texts], np.float32)
+        ends = np.cumsum([len(ids) for ids in texts])
+        vectors = np.array([self._pool(x) for x in np.split(self.hidden(texts), ends[:-1])])
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors
 
     def hidden(
-        self, ids: NDArray[np.int32], see: Callable[[int, str, F32], None] = lambda *_: None
+        self,
+        texts: Sequence[NDArray[np.int32]],
+        see: Callable[[int, str, F32], None] = lambda *_: None,
     ) -> F32:
-        """The last layer's hidden states [T, D] of one text.
+        """The last layer's hidden states [T, D] of the texts, one after the other: T tokens in all.
 
         `see` is shown each layer's number with its input (`qkv`) and its input to the feed-forward
         part (`up`).
         """
+        ids = np.concatenate(texts)
         words = self._checkpoint.tensors.rows("embeddings.word_embeddings.weight", ids)
-        x = words + self._positions[: len(ids)]
+        x = words + np.concatenate([self._positions[: len(one)] for one in texts])
         x = self._normalized(x, self._norm)
+        ends = np.cumsum([len(one) for one in texts])[:-1]
         for number, layer in enumerate(self._layers):
             see(number, "qkv", x)
-            query, key, value = (  # [H, T, W]
-                self._by_head(linear(x, *layer[f"attention.self.{name}"]))
+            query, key, value = (
+                np.split(linear(x, *layer[f"attention.self.{name}"]), ends)
                 for name in ("query", "key", "value")
             )
-            scores = query @ key.transpose(0, 2, 1) / math.sqrt(query.shape[2])  # [H, T, T]
-            mixed = (softmax(scores) @ value).transpose(1, 0, 2).reshape(x.shape)
+            mixed = np.concatenate(
+                [self._attend(*one) for one in zip(query, key, value, strict=True)]
+            )
             attention = linear(mixed, *layer["attention.output.dense"])
             x = self._normalized(x + attention, layer["attention.output.LayerNorm"])
             see(number, "up", x)
@@ -76,6 +82,13 @@ class Bert:
                 x + linear(inner, *layer["output.dense"]), layer["output.LayerNorm"]
             )
         return x
+
+    def _attend(self, query: F32, key: F32, value: F32) -> F32:
+        """What one text's tokens [T, D] take from each other."""
+        q, k, v = (self._by_head(x) for x in (query, key, value))  # [H, T, W]
+        scores = q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[2])  # [H, T, T]
+        mixed: F32 = (softmax(scores) @ v).transpose(1, 0, 2).reshape(query.shape)
+        return mixed
 
     def _pool(self, hidden: F32) -> F32:
         pooled: F32 = hidden[0] if self._checkpoint.pooling == "first" else hidden.mean(axis=0)

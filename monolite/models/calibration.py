@@ -46,14 +46,15 @@ TEXTS = (
     "मुझे एक कप चाय चाहिए।",
     "Bu akşam hava çok soğuk olacak.",
     "The old lighthouse keeper climbed the spiral stairs every evening, trimmed the wick, wound "
-    "the clockwork and sat by the window until the first ships of the night had found their way past "
-    "the rocks. He had done so for thirty years, and in all that time no vessel had been lost.",
+    "the clockwork and sat by the window until the first ships of the night had found their way "
+    "past the rocks. He had done so for thirty years, and in all that time no vessel was lost.",
     "To install the shelf, first mark the height on the wall with a pencil. Drill two holes, put "
-    "in the plugs, and drive the screws until they stand out by about five millimetres. Then hang the "
-    "shelf on the screws and check with a level that it is straight. If it isn't, loosen the left "
-    "screw by half a turn, and check again; repeat this until the bubble rests in the middle.",
+    "in the plugs, and drive the screws until they stand out by about five millimetres. Then hang "
+    "the shelf on the screws and check with a level that it is straight. If it isn't, loosen the "
+    "left screw by half a turn, and check again; repeat this until the bubble rests in the middle.",
     "Terms: the buyer may cancel within fourteen days of delivery without giving a reason. The "
-    "goods are to be returned unused and in their packaging; the buyer bears the cost of return. Refunds "
-    "are made to the original means of payment within fourteen days after the goods arrived. This "
-    "does not apply to perishable goods, to goods made to order, or to sealed media once opened.",
+    "goods are to be returned unused and in their packaging; the buyer bears the cost of return. "
+    "Refunds are made to the original means of payment within fourteen days after the goods "
+    "arrived. This does not apply to perishable goods, to goods made to order, or to sealed media "
+    "once opened.",
 )

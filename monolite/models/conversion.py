@@ -119,9 +119,7 @@ def _reaches(checkpoint: Checkpoint, tokenizer: TextTokenizer) -> Mapping[tuple[
         size = np.abs(x).max(axis=0)
         reaches[number, name] = np.maximum(size, reaches.get((number, name), size))
 
-    bert = Bert(checkpoint)
-    for ids in tokenizer.tokenize(calibration.TEXTS).ids:
-        bert.hidden(ids, see)
+    Bert(checkpoint).hidden(tokenizer.tokenize(calibration.TEXTS).ids, see)
     return reaches
 
 
