@@ -25,6 +25,8 @@ NAMES = (
     "index_tracking",
     "promoted_storage",
     "index_build",
+    "agreement",
+    "embedding_memory",
 )
 
 

@@ -11,15 +11,17 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench import corpus, onnx_model, options
+from bench import corpus, minilm, options
 from bench.rounds import Figure, report
 from monolite import kernels
 from monolite.models.bert import Bert
-from monolite.models.registry import SHIPPED, Models
+from monolite.models.checkpoint import Checkpoint
+from monolite.models.registry import DEFAULT_NAME, SHIPPED, Models
 from monolite.models.tokens import Tokens
 
 F32 = NDArray[np.float32]
@@ -35,27 +37,29 @@ def main() -> int:
     parser.add_argument("--passages", type=int, default=4000, help="(%(default)s)")
     parser.add_argument("--kernels", choices=kernels.CHOICES, default="auto")
     chosen = parser.parse_args()
-    return options.measure(lambda folder: run(chosen, folder))
+    return options.measure(lambda _: run(chosen))
 
 
-def run(chosen: argparse.Namespace, folder: Path) -> int:
+def run(chosen: argparse.Namespace) -> int:
     print(f"kernels: {kernels.configure(chosen.kernels).variant}")
     encoder = Models([SHIPPED]).encoder()
-    checkpoint = onnx_model.default_checkpoint()
-    plain, quantized = onnx_model.write(checkpoint, folder)
-    float32, int8 = onnx_model.Session(plain, 2), onnx_model.Session(quantized, 2)
+    float32, int8 = _session(minilm.onnx_float32()), _session(minilm.onnx_int8())
 
     def ours(texts: Sequence[NDArray[np.int32]]) -> F32:
         tokens = encoder.wrap([text.tolist() for text in texts])
         return encoder.embed(tokens, np.arange(len(texts)))
 
     sentences = encoder.tokenize(corpus.sentences(chosen.sentences), None)
-    wanted = _all(float32.encode, sentences)
+    wanted = _all(float32, sentences)
     few = [sentences.ids[i] for i in range(0, len(sentences.ids), 20)]
-    oracle = (Bert(checkpoint).encode(few) * wanted[::20]).sum(1).min()
+    oracle = (
+        (Bert(Checkpoint.read(minilm.checkpoint(), DEFAULT_NAME)).encode(few) * wanted[::20])
+        .sum(1)
+        .min()
+    )
     print(f"bert.py beside onnxruntime's float32: cosine at least {oracle:.7f}")
     figures = []
-    contenders: dict[str, Encode] = {"ours": ours, "onnxruntime int8": int8.encode}
+    contenders: dict[str, Encode] = {"ours": ours, "onnxruntime int8": int8}
     for name, encode in contenders.items():
         cosines = (_all(encode, sentences) * wanted).sum(1)
         first, median = np.quantile(cosines, [0.01, 0.5])
@@ -72,7 +76,7 @@ def run(chosen: argparse.Namespace, folder: Path) -> int:
     passages = encoder.tokenize(labelled.passages, "passage")
     gains = {
         name: ndcg(_all(encode, queries), _all(encode, passages))
-        for name, encode in {"float32": float32.encode, **contenders}.items()
+        for name, encode in {"float32": float32, **contenders}.items()
     }
     for name, gain in gains.items():
         print(f"{name}: nDCG@{AT} {gain:.4f} of {chosen.queries} in {chosen.passages}")
@@ -83,6 +87,24 @@ def run(chosen: argparse.Namespace, folder: Path) -> int:
             Figure(f"nDCG@{AT} of float32's, {name}", [kept], at_least=at_least, unit=" %")
         )
     return report(figures)
+
+
+def _session(path: Path) -> Encode:
+    import onnxruntime
+
+    session: Any = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def encode(texts: Sequence[NDArray[np.int32]]) -> F32:
+        ids = np.zeros((len(texts), max(map(len, texts))), np.int64)
+        mask = np.zeros_like(ids)
+        for row, text in enumerate(texts):
+            ids[row, : len(text)] = text
+            mask[row, : len(text)] = 1
+        (vectors,) = session.run(None, {"ids": ids, "mask": mask})
+        found: F32 = vectors
+        return found
+
+    return encode
 
 
 def ndcg(queries: F32, passages: F32) -> float:
