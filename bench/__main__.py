@@ -27,6 +27,7 @@ NAMES = (
     "index_build",
     "agreement",
     "embedding_memory",
+    "e5",
 )
 
 
