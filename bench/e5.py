@@ -64,9 +64,7 @@ def run(chosen: argparse.Namespace, folder: Path) -> int:
     began = time.perf_counter()
     models = Models([folder / "models"])
     made = models.add(checkpoint)
-    print(
-        f"model add: {time.perf_counter() - began:.1f} s, {made.path.stat().st_size / 1e6:.1f} MB"
-    )
+    print(f"model add: {time.perf_counter() - began:.1f} s, {made.place.bytes / 1e6:.1f} MB")
     began = time.perf_counter()
     encoder = models.encoder(NAME)
     print(f"opened in {(time.perf_counter() - began) * 1000:.0f} ms: {encoder.about}")

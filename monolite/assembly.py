@@ -15,7 +15,6 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -32,6 +31,7 @@ from monolite.errors import Unauthenticated
 from monolite.inference import endpoints as inference_endpoints
 from monolite.inference.core import Embeddings
 from monolite.models.embedding import Embedding
+from monolite.models.file import ModelPlace
 from monolite.models.registry import Models
 from monolite.models.threads import EncoderThreads
 from monolite.operator import endpoints as operator_endpoints
@@ -107,9 +107,7 @@ class Installation:
         self.operator_key: str
         self.app: Application
         kernels.prefer(settings.kernels)
-        self._encoders = EncoderThreads(
-            Models(model_directories(settings, directory), bundled_model)
-        )
+        self._encoders = EncoderThreads(models_of(settings, directory))
         self._embedding = Embedding(self._encoders)
         self._followers: Followers | None = None
 
@@ -414,10 +412,10 @@ async def _keep_up(engine: Kept) -> None:
             await asyncio.sleep(_PURGE_INTERVAL_S)
 
 
-def model_directories(settings: Settings, directory: DataDirectory) -> list[Path]:
-    """Where models lie: the operator's own, then those that came with the program."""
-    own = settings.models or directory.path / "models"
-    try:
-        return [own, resource("monolite/models")]
-    except FileNotFoundError:
-        return [own]
+def models_of(settings: Settings, directory: DataDirectory) -> Models:
+    """The operator's own models, then those that came with the program."""
+    directories = [settings.models or directory.path / "models"]
+    with suppress(FileNotFoundError):
+        directories.append(resource("monolite/models"))
+    shipped = bundled_model()
+    return Models(directories, None if shipped is None else ModelPlace(*shipped))

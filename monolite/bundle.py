@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -67,23 +66,16 @@ def litestream_path(directory: Path | None = None) -> Path | None:
     return path
 
 
-def bundled_model() -> Path | None:
-    """The default model's file out of the executable; None in a checkout, where `make setup` puts
-    it beside its package.
+def bundled_model() -> tuple[Path, int, int] | None:
+    """The executable, and where in it the default model lies: its first byte and its length. None
+    in a checkout, where `make setup` puts it beside its package.
 
-    Copied beside the other unpacked files when it is first asked for, 24 MB in 15 ms, and mapped
-    there. Raises OSError.
+    It is mapped there: nothing is copied, and a server that never embeds never reads it.
     """
     if not is_frozen():
         return None
-    (name,) = [name for name in _parts() if name.endswith(MODEL_SUFFIX)]
-    path = resource("payload.json").parent / name
-    if not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        made = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-        copy_stored(name, made)
-        made.replace(path)
-    return path
+    (part,) = [part for name, part in _parts().items() if name.endswith(MODEL_SUFFIX)]
+    return Path("/proc/self/exe"), part["offset"], part["bytes"]
 
 
 def stored_libraries() -> list[str]:

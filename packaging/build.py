@@ -102,6 +102,8 @@ def write_payload(libraries: dict[str, str], rarely: dict[str, str]) -> None:
                 "sha256": hashlib.sha256(content).hexdigest(),
             }
             payload.write(compressed)
+        # Mapped where it lies: its arrays want a multiple of 64, and readers whole pages.
+        payload.write(bytes(-(offset + payload.tell()) % 4096))
         content = MODEL.read_bytes()
         parts[f"monolite/models/{MODEL.name}"] = {
             "offset": offset + payload.tell(),

@@ -20,10 +20,10 @@ BENCH_S = 1.0
 
 def models_of(settings: Settings) -> Models:
     """The models that a server with these settings would find."""
-    from monolite.assembly import model_directories
+    from monolite import assembly
     from monolite.storage.data_directory import DataDirectory
 
-    return Models(model_directories(settings, DataDirectory(settings.data)))
+    return assembly.models_of(settings, DataDirectory(settings.data))
 
 
 def add(
@@ -68,9 +68,9 @@ def add(
         f"{about.tokens_max} tokens",
         f"{about.pooling} pooling",
         f"prefixes {' and '.join(prefixes)}" if prefixes else "no prefixes",
-        f"{made.path.stat().st_size / 1e6:.1f} MB",
+        f"{made.place.bytes / 1e6:.1f} MB",
     ]
-    return f"{about.name}: {', '.join(facts)}, in {made.path}"
+    return f"{about.name}: {', '.join(facts)}, in {made.place.path}"
 
 
 def listed(settings: Settings) -> Iterator[Row]:
@@ -80,7 +80,7 @@ def listed(settings: Settings) -> Iterator[Row]:
 
 
 def _facts(one: Installed) -> Row:
-    megabytes = f"{one.path.stat().st_size / 1e6:.1f}"
+    megabytes = f"{one.place.bytes / 1e6:.1f}"
     if not isinstance(one.about, About):
         return "", "", "", megabytes, f"unusable: {one.about}"
     about = one.about
@@ -89,7 +89,7 @@ def _facts(one: Installed) -> Row:
         str(about.tokens_max),
         about.licence or "?",
         megabytes,
-        str(one.path),
+        str(one.place.path),
     )
 
 

@@ -191,7 +191,7 @@ def _model(name: str, one: Installed) -> ModelShown:
     about = one.about
     return ModelShown(
         id=name,
-        created=int(one.path.stat().st_mtime),
+        created=int(one.place.path.stat().st_mtime),
         owned_by=about.source or "monolite",
         kind=about.kind,
         dimensions=about.dimensions,

@@ -84,8 +84,21 @@ class Header(msgspec.Struct, frozen=True):
     sections: dict[str, Section]
 
 
-class _Place(NamedTuple):
-    """Where a model lies in its file, and its header; `data` counts from the file's start."""
+class ModelPlace(NamedTuple):
+    """Where a model lies: all of a file, or `length` bytes of it from `offset` on."""
+
+    path: Path
+    offset: int = 0
+    length: int | None = None
+
+    @property
+    def bytes(self) -> int:
+        """How large it is. Raises OSError."""
+        return self.path.stat().st_size - self.offset if self.length is None else self.length
+
+
+class _Contents(NamedTuple):
+    """A model's header, and where its data begins and ends, from the file's start."""
 
     header: Header
     data: int
@@ -135,10 +148,10 @@ class ModelFile:
         return cls(place.header, arrays)
 
 
-def describe(path: Path) -> About:
+def describe(place: ModelPlace) -> About:
     """What a model file says it is, without a look at its arrays. Raises as ModelFile.open does."""
-    with path.open("rb") as file:
-        return _read_header(path, file.fileno(), 0, None).header.about
+    with place.path.open("rb") as file:
+        return _read_header(place.path, file.fileno(), place.offset, place.length).header.about
 
 
 def write(path: Path, about: About, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -172,7 +185,7 @@ def _data_start(header_bytes: int) -> int:
     return -(-(_PREAMBLE.size + header_bytes) // _PAGE) * _PAGE
 
 
-def _read_header(path: Path, descriptor: int, offset: int, length: int | None) -> _Place:
+def _read_header(path: Path, descriptor: int, offset: int, length: int | None) -> _Contents:
     size = max(0, os.fstat(descriptor).st_size - offset)
     size = size if length is None else min(length, size)
     preamble = os.pread(descriptor, min(_PREAMBLE.size, size), offset)
@@ -192,7 +205,7 @@ def _read_header(path: Path, descriptor: int, offset: int, length: int | None) -
         header = msgspec.json.decode(text, type=Header)
     except msgspec.DecodeError as error:
         raise _bad(path, f"its header can't be read: {error}") from None
-    return _Place(header, offset + _data_start(header_bytes), offset + size)
+    return _Contents(header, offset + _data_start(header_bytes), offset + size)
 
 
 def _digest(descriptor: int, start: int, length: int) -> str:

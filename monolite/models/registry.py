@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from monolite.errors import Conflict, Invalid, NotFound
-from monolite.models.file import SUFFIX, About, BadModelFile, describe
+from monolite.models.file import SUFFIX, About, BadModelFile, ModelPlace, describe
 from monolite.names import NAME_PATTERN, is_name
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ class NoSuchModel(NotFound):
 
 
 class Installed(NamedTuple):
-    """A model's file, and what it says it is, or why it can't be used."""
+    """Where a model lies, and what it says it is, or why it can't be used."""
 
-    path: Path
+    place: ModelPlace
     about: About | BadModelFile
 
 
@@ -47,20 +47,19 @@ class Models:
 
     A model is opened when it is first asked for, and stays open until its file is removed or
     replaced; all tenants share it. Models are added to the first directory. Methods may be called
-    from any thread. `shipped` brings the default model's file where it lies in none of them.
+    from any thread. `shipped` is where the default model lies if not in one of them: within the
+    executable, which maps itself.
     """
 
-    def __init__(
-        self, directories: Sequence[Path], shipped: Callable[[], Path | None] | None = None
-    ) -> None:
+    def __init__(self, directories: Sequence[Path], shipped: ModelPlace | None = None) -> None:
         self.directories = tuple(directories)
         self._shipped = shipped
-        self._open: dict[Path, _Open] = {}
+        self._open: dict[ModelPlace, _Open] = {}
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:
         """The names of the models installed, whether or not they can be used."""
-        return sorted(self._files())
+        return sorted(self._all())
 
     def resolve(self, name: str | None) -> str:
         """The installed model that a name means, `default` and None included.
@@ -68,7 +67,7 @@ class Models:
         Raises:
             NoSuchModel: none is installed by that name.
         """
-        return self._path(name).name.removesuffix(SUFFIX)
+        return self._found(name)[0]
 
     def opened(self, name: str | None = None) -> Encoder | None:
         """The model if it is open already, and its file is still the one that was opened.
@@ -76,9 +75,9 @@ class Models:
         Raises:
             NoSuchModel: none is installed by that name.
         """
-        path = self._path(name)
-        found = self._open.get(path)
-        return found.encoder if found is not None and found.version == _version(path) else None
+        _, place = self._found(name)
+        found = self._open.get(place)
+        return found.encoder if found is not None and found.version == _version(place) else None
 
     def encoder(self, name: str | None = None) -> Encoder:
         """An open model; opening one takes some 100 ms, asking again some 10 µs.
@@ -87,7 +86,7 @@ class Models:
             NoSuchModel: none is installed by that name.
             BadModelFile: its file is damaged, or holds a model of another name.
         """
-        path = self._path(name)
+        real, place = self._found(name)
         if (found := self.opened(name)) is not None:
             return found
         from monolite.models.encoder import Encoder
@@ -95,15 +94,15 @@ class Models:
         with self._lock:
             if (found := self.opened(name)) is not None:
                 return found
-            version = _version(path)
-            encoder = Encoder.open(path)
-            _require_name(path, encoder.about)
-            self._open[path] = _Open(version, encoder)
+            version = _version(place)
+            encoder = Encoder.open(place.path, offset=place.offset, length=place.length)
+            _require_name(real, place, encoder.about)
+            self._open[place] = _Open(version, encoder)
         return encoder
 
     def installed(self) -> dict[str, Installed]:
         """What each model is, or why it can't be used, by name; their arrays are not looked at."""
-        return {name: Installed(path, _about(path)) for name, path in self._files().items()}
+        return {name: Installed(place, _about(name, place)) for name, place in self._all().items()}
 
     def add(
         self,
@@ -134,7 +133,7 @@ class Models:
         wanted = name or source.name.removesuffix(SUFFIX)
         if not is_name(wanted) or wanted == DEFAULT:
             raise Invalid(f"{wanted!r} can't be a model's name (--name): {NAME_PATTERN}")
-        if wanted in self._files():
+        if wanted in self._all():
             raise Conflict(
                 f"a model {wanted} is installed: vectors of two models can't be compared, so a new "
                 f"one needs another name (--name). `model remove {wanted}` removes the old one"
@@ -160,7 +159,7 @@ class Models:
                 licence=licence,
                 progress=progress,
             )
-        return Installed(target, about)
+        return Installed(ModelPlace(target), about)
 
     def remove(self, name: str) -> Path:
         """Remove a model's file; a server that has it open keeps it until it is asked again.
@@ -169,57 +168,54 @@ class Models:
             NoSuchModel: none is installed by that name.
             Conflict: it came with the program.
         """
-        path = self._path(name)
-        if path.parent == SHIPPED:
-            raise Conflict(f"{path.name.removesuffix(SUFFIX)} comes with the program and stays")
-        path.unlink()
-        self._open.pop(path, None)
-        return path
+        real, place = self._found(name)
+        if place == self._shipped or place.path.parent == SHIPPED:
+            raise Conflict(f"{real} comes with the program and stays")
+        place.path.unlink()
+        self._open.pop(place, None)
+        return place.path
 
-    def _files(self) -> dict[str, Path]:
-        found: dict[str, Path] = {}
+    def _all(self) -> dict[str, ModelPlace]:
+        found: dict[str, ModelPlace] = {}
         for directory in self.directories:
             for path in directory.glob(f"[!.]*{SUFFIX}") if directory.is_dir() else ():
-                found.setdefault(path.name.removesuffix(SUFFIX), path)
-        if DEFAULT_NAME not in found and self._shipped is not None:
-            brought = self._shipped()
-            if brought is not None:
-                found[DEFAULT_NAME] = brought
+                found.setdefault(path.name.removesuffix(SUFFIX), ModelPlace(path))
+        if self._shipped is not None:
+            found.setdefault(DEFAULT_NAME, self._shipped)
         return dict(sorted(found.items()))
 
-    def _path(self, name: str | None) -> Path:
+    def _found(self, name: str | None) -> tuple[str, ModelPlace]:
+        """A model's own name, and where it lies."""
         real = DEFAULT_NAME if name in (None, DEFAULT) else name
         assert real is not None
         if is_name(real):
             for directory in self.directories:
                 path = directory / f"{real}{SUFFIX}"
                 if path.is_file():
-                    return path
+                    return real, ModelPlace(path)
         if real == DEFAULT_NAME and self._shipped is not None:
-            brought = self._shipped()
-            if brought is not None:
-                return brought
-        known = ", ".join(self._files()) or "none; in a checkout, `make setup` makes the default"
+            return real, self._shipped
+        known = ", ".join(self._all()) or "none; in a checkout, `make setup` makes the default"
         raise NoSuchModel(f"no model {real} is installed (installed: {known})")
 
 
-def _version(path: Path) -> tuple[int, int, int]:
-    facts = path.stat()
+def _version(place: ModelPlace) -> tuple[int, int, int]:
+    facts = place.path.stat()
     return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
-def _about(path: Path) -> About | BadModelFile:
+def _about(name: str, place: ModelPlace) -> About | BadModelFile:
     try:
-        about = describe(path)
-        _require_name(path, about)
+        about = describe(place)
+        _require_name(name, place, about)
     except BadModelFile as error:
         return error
     return about
 
 
-def _require_name(path: Path, about: About) -> None:
-    if f"{about.name}{SUFFIX}" != path.name:
+def _require_name(name: str, place: ModelPlace, about: About) -> None:
+    if about.name != name:
         raise BadModelFile(
-            f"{path} holds the model {about.name}: a model is called as its file is. "
+            f"{place.path} holds the model {about.name}: a model is called as its file is. "
             f"Rename the file, or remove it and add it again"
         )

@@ -121,13 +121,13 @@ def test_the_model_says_where_it_comes_from(models: Models, tmp_path: Path) -> N
 def test_the_weights_file_names_its_checkpoint(models: Models, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "by-file")
     made = models.add(checkpoint / "model.safetensors")
-    assert made.path.name == "by-file.model"
+    assert made.place.path.name == "by-file.model"
 
 
 def test_a_model_file_is_added_under_a_new_name(models: Models, tmp_path: Path) -> None:
     first = models.add(write_checkpoint(tmp_path / "first"))
-    second = models.add(first.path, "second")
-    assert second.path != first.path
+    second = models.add(first.place.path, "second")
+    assert second.place.path != first.place.path
     assert models.names() == [DEFAULT_NAME, "first", "second"]
     texts = TEXTS[:1]
     assert (
@@ -139,12 +139,12 @@ def test_a_model_file_is_added_under_a_new_name(models: Models, tmp_path: Path) 
 def test_a_taken_name_is_refused_and_the_model_kept(models: Models, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "one")
     made = models.add(checkpoint)
-    before = made.path.read_bytes()
+    before = made.place.path.read_bytes()
     with pytest.raises(Conflict, match="--name"):
         models.add(write_checkpoint(tmp_path / "two", seed=8), "one")
     with pytest.raises(Conflict):
         models.add(checkpoint, DEFAULT_NAME)
-    assert made.path.read_bytes() == before
+    assert made.place.path.read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["default", "../up", ".hidden", "", "a/b", "x" * 129])

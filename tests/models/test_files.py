@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monolite.errors import Conflict
 from monolite.models.encoder import Encoder
-from monolite.models.file import VERSION, BadModelFile, ModelFile, describe
+from monolite.models.file import VERSION, BadModelFile, ModelFile, ModelPlace, describe
 from monolite.models.registry import Models
 from tests.models.checkpoints import write_checkpoint
 
@@ -22,7 +23,7 @@ TEXTS = ["how do I reset my password?", "bananas"]
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("whole")
     made = Models([folder / "models"]).add(write_checkpoint(folder / "tiny"))
-    return made.path.read_bytes()
+    return made.place.path.read_bytes()
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_another_format_is_named(file: Path) -> None:
     struct.pack_into("<I", content, 8, VERSION + 1)
     file.write_bytes(content)
     with pytest.raises(BadModelFile, match=f"format {VERSION + 1}, this program reads {VERSION}"):
-        describe(file)
+        describe(ModelPlace(file))
 
 
 @pytest.mark.parametrize("offset", [0, 64, 4096, 12_352])
@@ -144,3 +145,29 @@ def test_shapes_that_do_not_agree_never_reach_the_kernels(file: Path, tmp_path: 
         write(path, msgspec.structs.replace(model.about, **change), arrays)
         with pytest.raises(BadModelFile, match="wrong"):
             Encoder.open(path)
+
+
+def test_the_shipped_model_is_found_inside_another_file(whole: bytes, tmp_path: Path) -> None:
+    import msgspec
+
+    from monolite.models.file import write
+    from monolite.models.registry import DEFAULT_NAME
+
+    alone = tmp_path / f"{DEFAULT_NAME}.model"
+    (tmp_path / "tiny.model").write_bytes(whole)
+    model = ModelFile.open(tmp_path / "tiny.model")
+    write(alone, msgspec.structs.replace(model.about, name=DEFAULT_NAME), model.arrays)
+    content = alone.read_bytes()
+    program = tmp_path / "program"
+    program.write_bytes(b"x" * 8192 + content + b"archive")
+    models = Models([tmp_path / "own"], ModelPlace(program, 8192, len(content)))
+    assert models.names() == [DEFAULT_NAME]
+    assert models.installed()[DEFAULT_NAME].place.bytes == len(content)
+    vectors = models.encoder("default").encode(TEXTS).vectors
+    assert vectors.tolist() == Encoder.open(alone).encode(TEXTS).vectors.tolist()
+    with pytest.raises(Conflict):
+        models.remove(DEFAULT_NAME)
+    # One of the operator's own hides it.
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / alone.name).write_bytes(content)
+    assert models.installed()[DEFAULT_NAME].place.path.parent.name == "own"
