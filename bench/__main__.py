@@ -25,6 +25,8 @@ NAMES = (
     "index_tracking",
     "promoted_storage",
     "index_build",
+    "vector_scan",
+    "encoder_kernels",
 )
 
 
