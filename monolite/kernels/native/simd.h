@@ -18,11 +18,13 @@
 #elif defined(__AVX2__)
 #include <immintrin.h>
 #define LANES 8
-#elif defined(__ARM_FEATURE_DOTPROD)
-#include <arm_neon.h>
-#define LANES 4
 #else
-#define LANES 4
+#define LANES 4 /* portable: what every machine of the architecture has, SSE2 or NEON */
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
 #endif
 
 typedef float vf __attribute__((vector_size(4 * LANES)));
@@ -91,7 +93,22 @@ INLINE vi dot(vi acc, vi w, vi a) {
     int8x16_t q = vreinterpretq_s8_u8(veorq_u8((uint8x16_t)w, vdupq_n_u8(0x80)));
     return (vi)vdotq_s32((int32x4_t)acc, q, (int8x16_t)a);
 }
-INLINE vf vround(vf a) { return (vf)vrndnq_f32((float32x4_t)a); }
+#elif defined(__SSE2__)
+#define OFFSET 128
+/* Every other byte of a lane, as two pairs of 16 bits: columns 0 and 2, then 1 and 3. */
+INLINE vi dot(vi acc, vi w, vi a) {
+    const __m128i low = _mm_set1_epi16(0xff), x = (__m128i)w, y = (__m128i)a;
+    acc += (vi)_mm_madd_epi16(_mm_and_si128(x, low), _mm_srai_epi16(_mm_slli_epi16(y, 8), 8));
+    return acc + (vi)_mm_madd_epi16(_mm_srli_epi16(x, 8), _mm_srai_epi16(y, 8));
+}
+#elif defined(__ARM_NEON)
+#define OFFSET 0
+INLINE vi dot(vi acc, vi w, vi a) {
+    int8x16_t x = (int8x16_t)veorq_u8((uint8x16_t)w, vdupq_n_u8(0x80)), y = (int8x16_t)a;
+    int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(x), vget_low_s8(y)));
+    int32x4_t high = vpaddlq_s16(vmull_high_s8(x, y));
+    return acc + (vi)vpaddq_s32(low, high);
+}
 #else
 #define OFFSET 0
 INLINE vi dot(vi acc, vi w, vi a) {
@@ -103,11 +120,12 @@ INLINE vi dot(vi acc, vi w, vi a) {
         for (int j = 4 * l; j < 4 * l + 4; j++) acc[l] += ((int)wb[j] - 128) * ab[j];
     return acc;
 }
+#endif
+#if defined(__ARM_NEON)
+INLINE vf vround(vf a) { return (vf)vrndnq_f32((float32x4_t)a); }
+#elif LANES == 4
 /* Adding 1.5 * 2^23 leaves no bit for a fraction; right up to 2^22 either way. */
-INLINE vf vround(vf a) {
-    volatile vf shifted = a + splat(12582912.0f);
-    return shifted - splat(12582912.0f);
-}
+INLINE vf vround(vf a) { return a + splat(12582912.0f) - splat(12582912.0f); }
 #endif
 
 #if LANES != 16
@@ -137,6 +155,8 @@ INLINE vi dot_small(vi acc, vi w, vi a) {
     return acc + (vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 #elif defined(__ARM_FEATURE_DOTPROD)
     return (vi)vdotq_s32((int32x4_t)acc, (int8x16_t)w, (int8x16_t)a);
+#elif defined(__ARM_NEON)
+    return dot(acc, w ^ splat_int((int32_t)0x80808080u), a);
 #else
     int8_t wb[4 * LANES], ab[4 * LANES];
     memcpy(wb, &w, sizeof wb);
@@ -157,7 +177,7 @@ INLINE vf load_halves(const void *p) {
     __m128i h;
     memcpy(&h, p, sizeof h);
     return (vf)_mm256_cvtph_ps(h);
-#elif defined(__ARM_FEATURE_DOTPROD)
+#elif defined(__ARM_NEON)
     float16x4_t h;
     memcpy(&h, p, sizeof h);
     return (vf)vcvt_f32_f16(h);
