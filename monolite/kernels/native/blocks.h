@@ -40,7 +40,7 @@ typedef struct {
     int32_t blocks, stride, activation, add;
 } BlockTile;
 
-INLINE void settle_blocks(const BlockTile *tile, int token, vf y) {
+static __attribute__((noinline)) void settle_blocks(const BlockTile *tile, int token, vf y) {
     if (tile->bias) y += load(tile->bias);
     float *out = tile->y + (int64_t)token * tile->stride;
     y = activate(y, tile->activation);

@@ -167,6 +167,24 @@ INLINE vi dot_small(vi acc, vi w, vi a) {
 #endif
 }
 
+/* The lanes as bytes; they are within -128 to 127. */
+INLINE void store_bytes(int8_t *p, vi v) {
+#if defined(__AVX512VNNI__)
+    __m128i bytes = _mm512_cvtepi32_epi8((__m512i)v);
+    memcpy(p, &bytes, LANES);
+#elif defined(__AVX2__)
+    __m128i low = _mm256_castsi256_si128((__m256i)v), high = _mm256_extracti128_si256((__m256i)v, 1);
+    __m128i words = _mm_packs_epi32(low, high), bytes = _mm_packs_epi16(words, words);
+    memcpy(p, &bytes, LANES);
+#elif defined(__SSE2__)
+    __m128i words = _mm_packs_epi32((__m128i)v, (__m128i)v), bytes = _mm_packs_epi16(words, words);
+    memcpy(p, &bytes, LANES);
+#else
+    vb bytes = __builtin_convertvector(v, vb);
+    memcpy(p, &bytes, LANES);
+#endif
+}
+
 /* LANES float16 as floats. */
 INLINE vf load_halves(const void *p) {
 #if defined(__AVX512VNNI__)
@@ -270,14 +288,23 @@ INLINE vf vexp(vf x) {
     return p * (vf)exponent;
 }
 
-/* x * (1 + erf(x / sqrt 2)) / 2, written as max(x, 0) - |x| (1 - erf(|x| / sqrt 2)) / 2; erf by Abramowitz and Stegun 7.1.26, error under 1.5e-7. */
+/* x (1 + erf(x / sqrt 2)) / 2 without a power or a division. erf is odd: x times a polynomial in x x,
+ * here in u = 2 (x / 4.5)^2 - 1, fitted for the least largest error of the product up to 4.5, from
+ * where on erf is taken as it is there. Off by 8e-6 at most, and by 6e-6 |x| beyond. */
 INLINE vf vgelu(vf x) {
-    vf z = vabs(x) * 0.70710678f;
-    vf t = 1.0f / (1.0f + 0.3275911f * z);
-    vf p = ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t +
-            0.254829592f) * t;
-    vf tail = p * vexp(-z * z); /* 1 - erf(z) */
-    return vmax(x, splat(0)) - 0.5f * vabs(x) * tail;
+    vf c = vmax(vmin(x, splat(4.5f)), splat(-4.5f));
+    vf u = c * c * 0.0987654321f - 1.0f;
+    vf p = splat(-0.00156568817f);
+    p = p * u + 0.00465532718f;
+    p = p * u - 0.00668281037f;
+    p = p * u + 0.0101404497f;
+    p = p * u - 0.0181592405f;
+    p = p * u + 0.0286239721f;
+    p = p * u - 0.0402957834f;
+    p = p * u + 0.0546718501f;
+    p = p * u - 0.0771833733f;
+    p = p * u + 0.156905293f;
+    return x * (c * p + 0.5f);
 }
 
 /* x / (1 + e^-x) */
