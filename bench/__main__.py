@@ -28,6 +28,8 @@ NAMES = (
     "agreement",
     "embedding_memory",
     "e5",
+    "vector_scan",
+    "encoder_kernels",
 )
 
 

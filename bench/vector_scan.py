@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +104,7 @@ def run(chosen: argparse.Namespace, folder: Path) -> int:
     slow = {"sqlite-vec float32", "sqlite-vec int8"}
     measured = in_turn(
         {
-            each.name: lambda each=each: timed(  # type: ignore[misc]
-                each.ask, queries[:5] if each.name in slow else queries
-            )
+            each.name: partial(timed, each.ask, queries[:5] if each.name in slow else queries)
             for each in contenders
         },
         chosen.rounds,

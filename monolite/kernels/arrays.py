@@ -76,6 +76,11 @@ class EncoderWeights:
     norm_bias: NDArray[np.float32]
     layers: tuple[EncoderLayer, ...]
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for heads that the widest vector doesn't fit."""
+        if self.heads < 1 or self.width % (16 * self.heads):
+            raise ValueError(f"{self.heads} heads of a width of {self.width}: each goes by 16")
+
     @property
     def width(self) -> int:
         return int(self.words.shape[1])

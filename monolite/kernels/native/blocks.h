@@ -15,12 +15,16 @@
 #include "linear.h"
 #include "pool.h"
 
+#if LANES == 8 || defined(__SSE2__) && LANES == 4 || defined(SMALL_TILES)
+#define FEW_REGISTERS 1 /* 16, and not 32 */
+#endif
+
 enum {
     BLOCK_COLUMNS = 32,
     GROUP_ROWS = 16,
     GROUPS_PER_PIECE = 4,
-#if LANES == 8 || defined(SMALL_TILES)
-    BLOCK_TOKENS_MAX = 4, /* 16 registers */
+#ifdef FEW_REGISTERS
+    BLOCK_TOKENS_MAX = 4,
 #else
     BLOCK_TOKENS_MAX = 8,
 #endif
@@ -36,7 +40,7 @@ typedef struct {
     int32_t blocks, stride, activation, add;
 } BlockTile;
 
-INLINE void settle_blocks(const BlockTile *tile, int token, vf y) {
+static __attribute__((noinline)) void settle_blocks(const BlockTile *tile, int token, vf y) {
     if (tile->bias) y += load(tile->bias);
     float *out = tile->y + (int64_t)token * tile->stride;
     y = activate(y, tile->activation);
@@ -90,13 +94,13 @@ INLINE vi quad_8(const uint8_t *w, int c) { return load_bytes(w + 64 * c); }
 
 #define BLOCK_TILES(N) BLOCK_TILE(4, N) BLOCK_TILE(8, N)
 BLOCK_TILES(1) BLOCK_TILES(2) BLOCK_TILES(3) BLOCK_TILES(4)
-#if LANES != 8 && !defined(SMALL_TILES)
+#ifndef FEW_REGISTERS
 BLOCK_TILES(5) BLOCK_TILES(6) BLOCK_TILES(7) BLOCK_TILES(8)
 #endif
 
 #define NAMES_4(N) tile_of_4_bits_##N,
 #define NAMES_8(N) tile_of_8_bits_##N,
-#if LANES == 8 || defined(SMALL_TILES)
+#ifdef FEW_REGISTERS
 #define EACH_TILE(X) X(1) X(2) X(3) X(4)
 #else
 #define EACH_TILE(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8)

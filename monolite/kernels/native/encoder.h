@@ -14,6 +14,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "attention.h"
 #include "linear.h"
 #include "pool.h"
 
@@ -26,6 +27,8 @@ typedef struct {
     int32_t sentences, tokens, longest;
     float *out; /* [sentences, D] */
     float *x, *qkv, *c, *h, *step;
+    float *attention; /* scratch of each worker */
+    size_t attention_floats;
     int32_t *total, *start; /* start [sentences]: a sentence's first token */
     int8_t *q;
     Step *steps;
@@ -65,49 +68,12 @@ INLINE void quantize_token(const Block *b, const float *from, const Linear *laye
                  b->q + (int64_t)token * width, b->step + token, b->total + token);
 }
 
-/* One head of one sentence: c = softmax(query key') value, the query scaled beforehand.
- * keys: scratch [d, n rounded up to LANES], scores: [n rounded up]. */
-INLINE void attend(const Block *b, int sentence, int head, float *keys, float *scores) {
-    const Encoder *m = b->model;
-    const int D = m->width, d = D / m->heads, n = b->lengths[sentence];
-    const int row = 3 * D, padded = (n + LANES - 1) / LANES * LANES;
-    const float *qkv = b->qkv + (int64_t)b->start[sentence] * row + head * d;
-    float *out = b->c + (int64_t)b->start[sentence] * D + head * d;
-    for (int i = 0; i < d; i++)
-        for (int t = 0; t < padded; t++)
-            keys[i * padded + t] = t < n ? qkv[(int64_t)t * row + D + i] : 0;
-    for (int t = 0; t < n; t++) {
-        const float *query = qkv + (int64_t)t * row;
-        vf most = splat(-1e30f);
-        for (int j = 0; j < padded; j += LANES) {
-            vf s = splat(0), r = splat(0);
-            for (int i = 0; i < d; i += 2) {
-                s += query[i] * load(keys + i * padded + j);
-                r += query[i + 1] * load(keys + (i + 1) * padded + j);
-            }
-            store(scores + j, s + r);
-        }
-        for (int j = n; j < padded; j++) scores[j] = -1e30f;
-        for (int j = 0; j < padded; j += LANES) most = vmax(most, load(scores + j));
-        vf top = splat(highest(most)), sums = splat(0);
-        for (int j = 0; j < padded; j += LANES) {
-            vf e = vexp(load(scores + j) - top);
-            sums += e;
-            store(scores + j, e);
-        }
-        float inverse = 1.0f / sum(sums);
-        const float *value = qkv + 2 * D;
-        for (int i = 0; i < d; i += 2 * LANES) {
-            vf s = splat(0), r = splat(0);
-            int second = i + LANES < d;
-            for (int j = 0; j < n; j++) {
-                s += scores[j] * load(value + (int64_t)j * row + i);
-                if (second) r += scores[j] * load(value + (int64_t)j * row + i + LANES);
-            }
-            store(out + (int64_t)t * D + i, s * inverse);
-            if (second) store(out + (int64_t)t * D + i + LANES, r * inverse);
-        }
-    }
+/* One head of one sentence. */
+INLINE void attend(const Block *b, int sentence, int head, int worker) {
+    const int D = b->model->width, d = D / b->model->heads;
+    const float *qkv = b->qkv + (int64_t)b->start[sentence] * 3 * D + head * d;
+    attend_head(qkv, b->lengths[sentence], d, D, b->attention + (size_t)worker * b->attention_floats,
+                b->c + (int64_t)b->start[sentence] * D + head * d);
 }
 
 INLINE void pool_tokens(const Block *b, int sentence) {
@@ -139,12 +105,6 @@ static void encode_block(void *job, int worker) {
     const Encoder *m = b->model;
     const int D = m->width, F = m->hidden, T = b->tokens;
     const int pieces = (T + PIECE_ROWS - 1) / PIECE_ROWS, columns = D / TILE_COLUMNS;
-    (void)worker;
-    const int padded = (b->longest + 15) / 16 * 16;
-    float *keys = malloc(sizeof(float) * (size_t)padded * (size_t)(D / m->heads + 1));
-    /* Without memory this worker leaves the work to the others; worker 0 has looked before. */
-    if (!keys) return;
-    float *scores = keys + (size_t)padded * (size_t)(D / m->heads);
     Step *step = b->steps;
 
     STEP(step, b->sentences, s) {
@@ -159,7 +119,7 @@ static void encode_block(void *job, int worker) {
         linear_piece(&layer->qkv, p, b->q, b->step, b->total, T, b->qkv, 3 * D, 0, 0);
         step_wait(step++, 3 * columns);
         STEP(step, b->sentences * m->heads, p)
-        attend(b, p / m->heads, p % m->heads, keys, scores);
+        attend(b, p / m->heads, p % m->heads, worker);
         step_wait(step++, b->sentences * m->heads);
         STEP(step, pieces, p) { EACH_ROW(b, p, t) quantize_token(b, b->c, &layer->out, t); }
         step_wait(step++, pieces);
@@ -193,27 +153,30 @@ static void encode_block(void *job, int worker) {
     }
     STEP(step, b->sentences, s) { pool_tokens(b, s); }
     step_wait(step, b->sentences);
-    free(keys);
 }
 
 static int encode(const Encoder *m, const int32_t *ids, const int32_t *lengths, int32_t count,
                   float *out) {
-    int32_t first = 0, most = 0;
+    int32_t first = 0, most = 0, longest = 0;
     for (int32_t s = 0, tokens = 0; s < count; s++) { /* the largest block's tokens */
         if (s > first && tokens + lengths[s] > BLOCK_TOKENS) first = s, tokens = 0;
         tokens += lengths[s];
         if (tokens > most) most = tokens;
+        if (lengths[s] > longest) longest = lengths[s];
     }
     const size_t D = (size_t)m->width, F = (size_t)m->hidden, T = (size_t)most;
-    const size_t floats = T * (5 * D + F), steps = (size_t)(3 + STEPS_PER_LAYER * m->layers);
+    const size_t attention = attend_floats(longest, m->width / m->heads);
+    const size_t floats = WORKERS_MAX * attention + T * (5 * D + F);
+    const size_t others = T * (F > D ? F : D) + T * 8 + (size_t)count * 4;
+    const size_t steps = (size_t)(3 + STEPS_PER_LAYER * m->layers);
     Step *step = 0;
-    float *scratch = aligned_alloc(64, (floats * 4 + T * F + T * 8 + (size_t)count * 4 + 255) / 64 * 64);
+    float *scratch = aligned_alloc(64, (floats * 4 + others + 255) / 64 * 64);
     if (!scratch || posix_memalign((void **)&step, 64, steps * sizeof *step)) {
         free(scratch);
         return 0;
     }
-    Block block = {.model = m, .steps = step};
-    block.x = scratch;
+    Block block = {.model = m, .steps = step, .attention = scratch, .attention_floats = attention};
+    block.x = scratch + WORKERS_MAX * attention;
     block.qkv = block.x + T * D;
     block.c = block.qkv + 3 * T * D;
     block.h = block.c + T * D;

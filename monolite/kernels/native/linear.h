@@ -18,6 +18,9 @@
 #elif LANES == 16
 #define TILE_COLUMNS 32
 #define TILE_ROWS 14
+#elif LANES == 8 && defined(__AVXVNNI__)
+#define TILE_COLUMNS 16
+#define TILE_ROWS 6
 #elif LANES == 8
 #define TILE_COLUMNS 16
 #define TILE_ROWS 4
@@ -46,8 +49,7 @@ INLINE void quantize_row(const float *x, const float *smooth, int count, int pad
     for (i = 0; i + LANES <= count; i += LANES) {
         vi n = __builtin_convertvector(vround(INPUT(i) * inverse), vi);
         sums += n;
-        vb bytes = __builtin_convertvector(n, vb);
-        memcpy(q + i, &bytes, sizeof bytes);
+        store_bytes(q + i, n);
     }
     int32_t s = sum_int(sums);
     for (; i < count; i++) {
@@ -69,7 +71,7 @@ typedef struct {
     const int32_t *total;
     float *y; /* of the tile's first column */
     int32_t columns, stride; /* of q; of y in floats */
-    int activation, add; /* add: y += */
+    int activation, add; /* one of them at most: y = f(…), y += … */
 } Tile;
 
 INLINE vi four_of(const int8_t *q) {
@@ -78,13 +80,25 @@ INLINE vi four_of(const int8_t *q) {
     return splat_int(four);
 }
 
-INLINE void settle(const Tile *t, int row, int vector, vi acc) {
-    acc -= OFFSET * t->total[row];
-    vf y = __builtin_convertvector(acc, vf) * load(t->scale + vector * LANES) * t->step[row];
-    if (t->bias) y += load(t->bias + vector * LANES);
-    y = activate(y, t->activation);
-    float *out = t->y + (int64_t)row * t->stride + vector * LANES;
-    store(out, t->add ? y + load(out) : y);
+/* Sums become outputs: outside of the tiles, of which each would have its own copy. */
+INLINE void settle_rows(const Tile *t, int rows, vi (*sums)[TILE_VECTORS], int activation, int add) {
+    for (int row = 0; row < rows; row++) {
+        float *out = t->y + (int64_t)row * t->stride;
+        for (int v = 0; v < TILE_VECTORS; v++, out += LANES) {
+            vi sum = sums[row][v] - OFFSET * t->total[row];
+            vf y = __builtin_convertvector(sum, vf) * load(t->scale + v * LANES) * t->step[row];
+            if (t->bias) y += load(t->bias + v * LANES);
+            y = activate(y, activation);
+            store(out, add ? y + load(out) : y);
+        }
+    }
+}
+
+static __attribute__((noinline)) void settle(const Tile *t, int rows, vi (*sums)[TILE_VECTORS]) {
+    if (t->activation == ACTIVATION_GELU) settle_rows(t, rows, sums, ACTIVATION_GELU, 0);
+    else if (t->activation == ACTIVATION_SILU) settle_rows(t, rows, sums, ACTIVATION_SILU, 0);
+    else if (t->add) settle_rows(t, rows, sums, ACTIVATION_NONE, 1);
+    else settle_rows(t, rows, sums, ACTIVATION_NONE, 0);
 }
 
 /* The vector of weights number v at column k. */
@@ -103,7 +117,7 @@ INLINE void settle(const Tile *t, int row, int vector, vi acc) {
         c##r##0 = dot(c##r##0, w0, a);               \
         c##r##1 = dot(c##r##1, w1, a);               \
     }
-#define SETTLE(r) settle(t, r, 0, c##r##0), settle(t, r, 1, c##r##1);
+#define SUMS(r) sums[r][0] = c##r##0, sums[r][1] = c##r##1;
 #else
 #define LOAD_WEIGHTS vi w0 = WEIGHTS(0), w1 = WEIGHTS(1), w2 = WEIGHTS(2), w3 = WEIGHTS(3);
 #define DECLARE(r) vi c##r##0 = {0}, c##r##1 = {0}, c##r##2 = {0}, c##r##3 = {0};
@@ -115,9 +129,8 @@ INLINE void settle(const Tile *t, int row, int vector, vi acc) {
         c##r##2 = dot(c##r##2, w2, a);               \
         c##r##3 = dot(c##r##3, w3, a);               \
     }
-#define SETTLE(r) \
-    settle(t, r, 0, c##r##0), settle(t, r, 1, c##r##1), settle(t, r, 2, c##r##2), \
-        settle(t, r, 3, c##r##3);
+#define SUMS(r) \
+    sums[r][0] = c##r##0, sums[r][1] = c##r##1, sums[r][2] = c##r##2, sums[r][3] = c##r##3;
 #endif
 
 #define ROWS_1(X) X(0)
@@ -145,18 +158,26 @@ INLINE void settle(const Tile *t, int row, int vector, vi acc) {
             LOAD_WEIGHTS                                            \
             ROWS_##n(MULTIPLY)                                      \
         }                                                           \
-        ROWS_##n(SETTLE)                                            \
+        vi sums[n][TILE_VECTORS];                                   \
+        ROWS_##n(SUMS)                                              \
+        settle(t, n, sums);                                         \
     }
 
 TILE(1) TILE(2) TILE(3) TILE(4)
 #if TILE_ROWS > 4
-TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
+TILE(5) TILE(6)
+#endif
+#if TILE_ROWS > 6
+TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
 #endif
 
 static void (*const tiles[TILE_ROWS + 1])(const Tile *) = {
     0, tile_1, tile_2, tile_3, tile_4,
 #if TILE_ROWS > 4
-    tile_5, tile_6, tile_7, tile_8, tile_9, tile_10, tile_11, tile_12, tile_13, tile_14,
+    tile_5, tile_6,
+#endif
+#if TILE_ROWS > 6
+    tile_7, tile_8, tile_9, tile_10, tile_11, tile_12, tile_13, tile_14,
 #endif
 };
 

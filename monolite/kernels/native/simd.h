@@ -18,11 +18,13 @@
 #elif defined(__AVX2__)
 #include <immintrin.h>
 #define LANES 8
-#elif defined(__ARM_FEATURE_DOTPROD)
-#include <arm_neon.h>
-#define LANES 4
 #else
-#define LANES 4
+#define LANES 4 /* portable: what every machine of the architecture has, SSE2 or NEON */
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
 #endif
 
 typedef float vf __attribute__((vector_size(4 * LANES)));
@@ -91,7 +93,22 @@ INLINE vi dot(vi acc, vi w, vi a) {
     int8x16_t q = vreinterpretq_s8_u8(veorq_u8((uint8x16_t)w, vdupq_n_u8(0x80)));
     return (vi)vdotq_s32((int32x4_t)acc, q, (int8x16_t)a);
 }
-INLINE vf vround(vf a) { return (vf)vrndnq_f32((float32x4_t)a); }
+#elif defined(__SSE2__)
+#define OFFSET 128
+/* Every other byte of a lane, as two pairs of 16 bits: columns 0 and 2, then 1 and 3. */
+INLINE vi dot(vi acc, vi w, vi a) {
+    const __m128i low = _mm_set1_epi16(0xff), x = (__m128i)w, y = (__m128i)a;
+    acc += (vi)_mm_madd_epi16(_mm_and_si128(x, low), _mm_srai_epi16(_mm_slli_epi16(y, 8), 8));
+    return acc + (vi)_mm_madd_epi16(_mm_srli_epi16(x, 8), _mm_srai_epi16(y, 8));
+}
+#elif defined(__ARM_NEON)
+#define OFFSET 0
+INLINE vi dot(vi acc, vi w, vi a) {
+    int8x16_t x = (int8x16_t)veorq_u8((uint8x16_t)w, vdupq_n_u8(0x80)), y = (int8x16_t)a;
+    int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(x), vget_low_s8(y)));
+    int32x4_t high = vpaddlq_s16(vmull_high_s8(x, y));
+    return acc + (vi)vpaddq_s32(low, high);
+}
 #else
 #define OFFSET 0
 INLINE vi dot(vi acc, vi w, vi a) {
@@ -103,11 +120,12 @@ INLINE vi dot(vi acc, vi w, vi a) {
         for (int j = 4 * l; j < 4 * l + 4; j++) acc[l] += ((int)wb[j] - 128) * ab[j];
     return acc;
 }
+#endif
+#if defined(__ARM_NEON)
+INLINE vf vround(vf a) { return (vf)vrndnq_f32((float32x4_t)a); }
+#elif LANES == 4
 /* Adding 1.5 * 2^23 leaves no bit for a fraction; right up to 2^22 either way. */
-INLINE vf vround(vf a) {
-    volatile vf shifted = a + splat(12582912.0f);
-    return shifted - splat(12582912.0f);
-}
+INLINE vf vround(vf a) { return a + splat(12582912.0f) - splat(12582912.0f); }
 #endif
 
 #if LANES != 16
@@ -137,6 +155,8 @@ INLINE vi dot_small(vi acc, vi w, vi a) {
     return acc + (vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 #elif defined(__ARM_FEATURE_DOTPROD)
     return (vi)vdotq_s32((int32x4_t)acc, (int8x16_t)w, (int8x16_t)a);
+#elif defined(__ARM_NEON)
+    return dot(acc, w ^ splat_int((int32_t)0x80808080u), a);
 #else
     int8_t wb[4 * LANES], ab[4 * LANES];
     memcpy(wb, &w, sizeof wb);
@@ -144,6 +164,24 @@ INLINE vi dot_small(vi acc, vi w, vi a) {
     for (int l = 0; l < LANES; l++)
         for (int j = 4 * l; j < 4 * l + 4; j++) acc[l] += wb[j] * ab[j];
     return acc;
+#endif
+}
+
+/* The lanes as bytes; they are within -128 to 127. */
+INLINE void store_bytes(int8_t *p, vi v) {
+#if defined(__AVX512VNNI__)
+    __m128i bytes = _mm512_cvtepi32_epi8((__m512i)v);
+    memcpy(p, &bytes, LANES);
+#elif defined(__AVX2__)
+    __m128i low = _mm256_castsi256_si128((__m256i)v), high = _mm256_extracti128_si256((__m256i)v, 1);
+    __m128i words = _mm_packs_epi32(low, high), bytes = _mm_packs_epi16(words, words);
+    memcpy(p, &bytes, LANES);
+#elif defined(__SSE2__)
+    __m128i words = _mm_packs_epi32((__m128i)v, (__m128i)v), bytes = _mm_packs_epi16(words, words);
+    memcpy(p, &bytes, LANES);
+#else
+    vb bytes = __builtin_convertvector(v, vb);
+    memcpy(p, &bytes, LANES);
 #endif
 }
 
@@ -157,7 +195,7 @@ INLINE vf load_halves(const void *p) {
     __m128i h;
     memcpy(&h, p, sizeof h);
     return (vf)_mm256_cvtph_ps(h);
-#elif defined(__ARM_FEATURE_DOTPROD)
+#elif defined(__ARM_NEON)
     float16x4_t h;
     memcpy(&h, p, sizeof h);
     return (vf)vcvt_f32_f16(h);
@@ -250,14 +288,24 @@ INLINE vf vexp(vf x) {
     return p * (vf)exponent;
 }
 
-/* x * (1 + erf(x / sqrt 2)) / 2, written as max(x, 0) - |x| (1 - erf(|x| / sqrt 2)) / 2; erf by Abramowitz and Stegun 7.1.26, error under 1.5e-7. */
+/* x (1 + erf(x / sqrt 2)) / 2 without a power or a division. erf is odd: x times a polynomial in x x,
+ * here in u = 2 (x / 4.75)^2 - 1, fitted for the least largest error of the product up to 4.75, where
+ * it reaches 1 and stays. Off by 6e-6 at most. */
 INLINE vf vgelu(vf x) {
-    vf z = vabs(x) * 0.70710678f;
-    vf t = 1.0f / (1.0f + 0.3275911f * z);
-    vf p = ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t +
-            0.254829592f) * t;
-    vf tail = p * vexp(-z * z); /* 1 - erf(z) */
-    return vmax(x, splat(0)) - 0.5f * vabs(x) * tail;
+    vf c = vmax(vmin(x, splat(4.75f)), splat(-4.75f));
+    vf u = c * c * 0.08864266f - 1.0f;
+    vf p = splat(0.00143224897f);
+    p = p * u - 0.00394581491f;
+    p = p * u + 0.00477861473f;
+    p = p * u - 0.006874213f;
+    p = p * u + 0.0135151902f;
+    p = p * u - 0.0218087509f;
+    p = p * u + 0.0303898212f;
+    p = p * u - 0.0405379273f;
+    p = p * u + 0.0532346591f;
+    p = p * u - 0.0736690015f;
+    p = p * u + 0.148748338f;
+    return x * (c * p + 0.5f);
 }
 
 /* x / (1 + e^-x) */
