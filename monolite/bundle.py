@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ RESOURCES = (
 )
 _CHUNK_BYTES = 1 << 20
 MODEL_SUFFIX = ".model"
+
+
+unpacking = threading.RLock()
+"""Held while a file is unpacked; who removes the unpacked files takes it first, for good."""
 
 
 class BundleDamaged(RuntimeError):
@@ -58,11 +63,12 @@ def litestream_path(directory: Path | None = None) -> Path | None:
         given = os.environ.get("CACHE_DIRECTORY")
         directory = Path(given.split(":")[0]) if given else resource("payload.json").parent
     directory = directory / "bin"
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _require_private(directory)
-    path = directory / f"litestream-{part['sha256'][:16]}"
-    if path.is_symlink() or not path.is_file() or _sha256(path) != part["sha256"]:
-        _unpack(part, path)
+    with unpacking:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _require_private(directory)
+        path = directory / f"litestream-{part['sha256'][:16]}"
+        if path.is_symlink() or not path.is_file() or _sha256(path) != part["sha256"]:
+            _unpack(part, path)
     return path
 
 
@@ -93,12 +99,21 @@ def unpack_compressed(start: str, root: Path) -> None:
     """
     for name, part in _parts().items():
         if "sha256" in part and name.startswith(start):
-            (root / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _unpack(part, root / name)
+            with unpacking:
+                (root / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _unpack(part, root / name)
 
 
 def copy_stored(name: str, destination: Path) -> None:
-    """Copy a stored part of the executable into a new file. Raises OSError."""
+    """Copy a stored part of the executable into a new file, and make its directory. Raises
+    OSError.
+    """
+    with unpacking:
+        destination.parent.mkdir(mode=0o700, exist_ok=True)
+        _copy_stored(name, destination)
+
+
+def _copy_stored(name: str, destination: Path) -> None:
     part = _part(name)
     source = os.open("/proc/self/exe", os.O_RDONLY | os.O_CLOEXEC)
     target = os.open(destination, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o700)

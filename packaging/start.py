@@ -21,7 +21,7 @@ import time
 import zlib
 from pathlib import Path
 
-from monolite.bundle import copy_stored, stored_libraries, unpack_compressed
+from monolite.bundle import copy_stored, stored_libraries, unpack_compressed, unpacking
 
 LOCK = ".in-use"
 MARK = "payload.json"
@@ -81,9 +81,7 @@ class _Libraries:
     def _unpack(self) -> None:
         try:
             for name in self._names:
-                path = self._unpacked / name
-                path.parent.mkdir(mode=0o700, exist_ok=True)
-                copy_stored(name, path)
+                copy_stored(name, self._unpacked / name)
                 self._whole[name].set()
         except OSError as failure:
             self._failure = failure
@@ -217,6 +215,8 @@ def _end_with(parent: int, unpacked: str) -> None:
 
 
 def _die(unpacked: str) -> None:
+    # A library that another thread unpacks meanwhile would bring the directory back.
+    unpacking.acquire()
     _remove(unpacked)
     os.kill(os.getpid(), signal.SIGKILL)
 
