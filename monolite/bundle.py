@@ -23,6 +23,9 @@ _CHUNK_BYTES = 1 << 20
 MODEL_SUFFIX = ".model"
 
 
+LIBRARY_BLOCK = 64 << 10
+"""Bytes of a library in each of its LZ4 blocks, the last one excepted."""
+
 unpacking = threading.RLock()
 """Held while a file is unpacked; who removes the unpacked files takes it first, for good."""
 
@@ -84,13 +87,9 @@ def bundled_model() -> tuple[Path, int, int] | None:
     return Path("/proc/self/exe"), part["offset"], part["bytes"]
 
 
-def stored_libraries() -> list[str]:
-    """The libraries for `copy_stored`, in the order in which they are wanted."""
-    return [
-        name
-        for name, part in _parts().items()
-        if "sha256" not in part and not name.endswith(MODEL_SUFFIX)
-    ]
+def start_libraries() -> list[str]:
+    """The libraries for `unpack_library`: those that every server loads."""
+    return [name for name, part in _parts().items() if "blocks" in part]
 
 
 def unpack_compressed(start: str, root: Path) -> None:
@@ -104,30 +103,30 @@ def unpack_compressed(start: str, root: Path) -> None:
                 _unpack(part, root / name)
 
 
-def copy_stored(name: str, destination: Path) -> None:
-    """Copy a stored part of the executable into a new file, and make its directory. Raises
+def unpack_library(name: str, path: Path) -> None:
+    """Unpack one of `start_libraries` into a new file, and make its directory.
+
+    They are LZ4 blocks, so small that the memory of one serves the next. Raises BundleDamaged and
     OSError.
     """
-    with unpacking:
-        destination.parent.mkdir(mode=0o700, exist_ok=True)
-        _copy_stored(name, destination)
+    import lz4.block
 
-
-def _copy_stored(name: str, destination: Path) -> None:
     part = _part(name)
-    source = os.open("/proc/self/exe", os.O_RDONLY | os.O_CLOEXEC)
-    target = os.open(destination, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o700)
-    try:
-        offset, left = part["offset"], part["bytes"]
-        while left:
-            sent = os.sendfile(target, source, offset, left)
-            if not sent:
-                raise BundleDamaged(_damaged("it ends early"))
-            offset += sent
-            left -= sent
-    finally:
-        os.close(source)
-        os.close(target)
+    with unpacking:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        source = os.open("/proc/self/exe", os.O_RDONLY | os.O_CLOEXEC)
+        target = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o700)
+        try:
+            offset = part["offset"]
+            for length in part["blocks"]:
+                block = os.pread(source, length, offset)
+                os.write(target, lz4.block.decompress(block, uncompressed_size=LIBRARY_BLOCK))
+                offset += length
+        except lz4.block.LZ4BlockError as error:
+            raise BundleDamaged(_damaged(str(error))) from error
+        finally:
+            os.close(source)
+            os.close(target)
 
 
 def _parts() -> dict[str, dict[str, Any]]:

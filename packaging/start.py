@@ -21,7 +21,13 @@ import time
 import zlib
 from pathlib import Path
 
-from monolite.bundle import copy_stored, stored_libraries, unpack_compressed, unpacking
+from monolite.bundle import (
+    BundleDamaged,
+    start_libraries,
+    unpack_compressed,
+    unpack_library,
+    unpacking,
+)
 
 LOCK = ".in-use"
 MARK = "payload.json"
@@ -49,12 +55,12 @@ def _import_lazily(name: str) -> None:
     spec.loader.exec_module(module)
 
 
-# The modules that load each library which is unpacked beside the imports.
+# The modules that load each library of a start.
 WANTED_BY = {
-    "_hashlib": "libcrypto.",
-    "_ssl": "libssl.",
-    "apsw": "apsw/",
-    "granian._granian": "granian/",
+    "_hashlib": ("libcrypto.",),
+    "_ssl": ("libcrypto.", "libssl."),
+    "apsw": ("apsw/",),
+    "granian._granian": ("granian/",),
 }
 # Packages whose libraries are unpacked where they are first imported, if ever.
 RARELY = {
@@ -69,24 +75,32 @@ RARELY = {
 
 
 class _Libraries:
-    """Unpacks the large libraries, 29 MB, in a thread while Python imports what comes before."""
+    """Unpacks the large libraries: Granian's, 21 MB, in a thread while Python imports what comes
+    before, the others where they are imported.
+    """
 
     def __init__(self, unpacked: str) -> None:
         self._unpacked = Path(unpacked)
-        self._names = stored_libraries()
-        self._whole = {name: threading.Event() for name in self._names}
-        self._failure: OSError | None = None
-        threading.Thread(target=self._unpack, name="unpack-libraries").start()
+        self._names = start_libraries()
+        self._lock = threading.Lock()
+        self._whole: set[str] = set()
+        threading.Thread(target=self._unpack_first, name="unpack-libraries").start()
 
-    def _unpack(self) -> None:
-        try:
+    def _unpack_first(self) -> None:
+        # Whoever imports it tries again, and has the failure.
+        with contextlib.suppress(ImportError):
+            self.unpack(("granian/",))
+
+    def unpack(self, starts: tuple[str, ...]) -> None:
+        """Come back when the libraries are on disk. Raises ImportError when that failed."""
+        with self._lock:
             for name in self._names:
-                copy_stored(name, self._unpacked / name)
-                self._whole[name].set()
-        except OSError as failure:
-            self._failure = failure
-            for event in self._whole.values():
-                event.set()
+                if name.startswith(starts) and name not in self._whole:
+                    try:
+                        unpack_library(name, self._unpacked / name)
+                    except (OSError, BundleDamaged) as failure:
+                        raise ImportError(f"{name} could not be unpacked: {failure}") from failure
+                    self._whole.add(name)
 
     def unpack_rare(self, package: str) -> None:
         """Unpack a package's libraries. Raises ImportError when that failed."""
@@ -95,14 +109,6 @@ class _Libraries:
                 unpack_compressed(start, self._unpacked)
         except (OSError, RuntimeError) as failure:
             raise ImportError(f"{package} could not be unpacked: {failure}") from failure
-
-    def wait_for(self, start: str) -> None:
-        """Come back when the library is on disk. Raises ImportError when that failed."""
-        for name, event in self._whole.items():
-            if name.startswith(start):
-                event.wait()
-                if self._failure is not None:
-                    raise ImportError(f"{name} could not be unpacked: {self._failure}")
 
 
 class _Modules:
@@ -132,8 +138,8 @@ class _Modules:
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> object:
         """The module's spec, or None where the archive does not hold it."""
-        if library := WANTED_BY.get(name):
-            self._libraries.wait_for(library)
+        if starts := WANTED_BY.get(name):
+            self._libraries.unpack(starts)
         elif name in RARELY:
             self._libraries.unpack_rare(name)
         entry = self._archive.toc.get(name)
