@@ -131,7 +131,9 @@ class SqliteDocumentEngine:
                 raise
             return document
 
-        return self._writer.submit(work)
+        entry = self._writing.known(tenant_id, collection)
+        is_atomic = also is None and entry is not None and entry.entries_sql is None
+        return self._writer.submit(work, is_atomic=is_atomic)
 
     async def insert_many(
         self, tenant_id: int, collection: str, documents: Sequence[Document]

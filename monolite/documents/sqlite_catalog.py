@@ -75,6 +75,10 @@ class Catalog:
             _keep(self._current, (tenant_id, name), entry)
         return entry
 
+    def known(self, tenant_id: int, name: str) -> Entry | None:
+        """The definition on the writer's connection, if it was read before."""
+        return self._current.get((tenant_id, name))
+
     def forget(self, tenant_id: int, name: str) -> None:
         """It is about to change, or was just made in a transaction that may yet be lost."""
         self._current.pop((tenant_id, name), None)

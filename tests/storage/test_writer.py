@@ -124,6 +124,54 @@ def test_a_failing_write_takes_back_only_itself(opened: Opened, database: Path) 
     with_writer(opened, body)
 
 
+def test_a_failing_write_of_one_statement_takes_back_only_itself(
+    opened: Opened, database: Path
+) -> None:
+    def refuse(connection: apsw.Connection) -> int:
+        raise KeyError("mine")
+
+    async def body(writer: Writer) -> None:
+        release, holding = await held(writer)
+        futures = [
+            writer.submit(put(1, "a"), is_atomic=True),
+            writer.submit(refuse, is_atomic=True),
+            writer.submit(put(1, "duplicate"), is_atomic=True),
+            writer.submit(put_then_fail(2, KeyError("mine"))),
+            writer.submit(put(3, "c"), is_atomic=True),
+        ]
+        release.set()
+        await holding
+        outcomes = await asyncio.gather(*futures, return_exceptions=True)
+        assert outcomes[0] == 1
+        assert isinstance(outcomes[1], KeyError)
+        assert isinstance(outcomes[2], apsw.ConstraintError)
+        assert isinstance(outcomes[3], KeyError)
+        assert outcomes[4] == 3
+        assert rows(database) == {1: "a", 3: "c"}
+        assert writer.stats().batches_total == 2
+
+    with_writer(opened, body)
+
+
+def test_a_write_that_is_not_atomic_as_it_said_fails_its_batch_and_leaves_nothing(
+    opened: Opened, database: Path
+) -> None:
+    async def body(writer: Writer) -> None:
+        release, holding = await held(writer)
+        futures = [
+            writer.submit(put(1, "a"), is_atomic=True),
+            writer.submit(put_then_fail(2, KeyError("mine")), is_atomic=True),
+        ]
+        release.set()
+        await holding
+        outcomes = await asyncio.gather(*futures, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [StorageUnavailable] * 2
+        assert await writer.submit(put(3, "c")) == 3
+        assert rows(database) == {3: "c"}
+
+    with_writer(opened, body)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), StopIteration()])
 def test_an_error_that_no_future_can_carry_neither_ends_the_thread_nor_the_loop(
     opened: Opened, database: Path, error: BaseException
