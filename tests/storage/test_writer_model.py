@@ -22,7 +22,7 @@ from monolite.storage.sqlite.connection import open_reader, open_writer
 from monolite.storage.sqlite.writer import Writer
 
 keys = st.integers(0, 9)
-write = st.tuples(keys, st.text(max_size=5), st.booleans())
+write = st.tuples(keys, st.text(max_size=5), st.booleans(), st.booleans())
 
 
 class Refused(Exception):
@@ -45,23 +45,25 @@ class WriterAgainstDictionary(RuleBasedStateMachine):
         return connection
 
     @rule(writes=st.lists(write, max_size=12))
-    def write_many(self, writes: list[tuple[int, str, bool]]) -> None:
-        def work(key: int, value: str, fails: bool) -> object:
+    def write_many(self, writes: list[tuple[int, str, bool, bool]]) -> None:
+        def work(key: int, value: str, fails: bool, is_atomic: bool) -> object:
             def run(connection: apsw.Connection) -> str | None:
                 before = connection.execute("SELECT value FROM pairs WHERE key = ?", (key,))
                 found = before.fetchone()
+                if fails and is_atomic:
+                    raise Refused
                 connection.execute("INSERT OR REPLACE INTO pairs VALUES (?, ?)", (key, value))
                 if fails:
                     raise Refused
                 return str(found[0]) if found else None
 
-            return self.writer.submit(run)
+            return self.writer.submit(run, is_atomic=is_atomic)
 
         async def main() -> list[object]:
             futures = [work(*one) for one in writes]
             return await asyncio.gather(*futures, return_exceptions=True)  # type: ignore[call-overload, no-any-return]
 
-        for (key, value, fails), outcome in zip(
+        for (key, value, fails, _), outcome in zip(
             writes, self.loop.run_until_complete(main()), strict=True
         ):
             if fails:
