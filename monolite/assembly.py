@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from monolite import __version__
-from monolite.assembly_engines import Engines, KeptDocuments, Measures
+from monolite.assembly_engines import Engines, KeptDocuments, Measures, Streaming
 from monolite.clock import Identifiers, SystemClock
 from monolite.documents import collection_endpoints
 from monolite.documents import endpoints as document_endpoints
@@ -35,6 +35,10 @@ from monolite.settings import Settings
 from monolite.storage.data_directory import DataDirectory, DirectoryLock
 from monolite.storage.disk import disk_space
 from monolite.storage.errors import StorageError
+from monolite.streams import endpoints as stream_endpoints
+from monolite.streams import group_endpoints
+from monolite.streams.groups import Groups
+from monolite.streams.log import Streams
 from monolite.tenancy import endpoints as tenancy_endpoints
 from monolite.tenancy.authentication import Authenticator
 from monolite.tenancy.core import Tenancy
@@ -188,7 +192,12 @@ class Installation:
     def _operations(
         self, authenticator: Authenticator, portability: Portability, cursors: Cursors
     ) -> list[Operation]:
-        figures = self.engines.figures()
+        streams = self.engines.streams
+        figures = [
+            *self.engines.figures(),
+            *([] if streams is None else streams.figures()),
+            *triggers.shared_figures(),
+        ]
         self.readiness = Readiness({**self.engines.checks(), "disk": self._check_disk})
 
         async def is_trusted(call: Call) -> bool:
@@ -205,7 +214,7 @@ class Installation:
         document = cache(lambda: msgspec.json.encode(openapi.document(operations)))
         operations += operator_endpoints.operations(
             readiness=self.readiness,
-            metrics=Metrics(lambda: self.app.endpoints, self._gauges, self.engines.counters),
+            metrics=Metrics(lambda: self.app.endpoints, self._gauges, self._counters),
             status=lambda: self._status(figures),
             triggers=lambda: triggers.read(figures),
             openapi=document,
@@ -214,7 +223,26 @@ class Installation:
         )
         operations += tenancy_endpoints.operations(self.tenancy, portability, cursors)
         operations += self._document_operations(self.engines.documents, cursors)
+        if streams is not None:
+            operations += self._stream_operations(streams, cursors)
         return operations
+
+    def _stream_operations(self, streams: Streaming, cursors: Cursors) -> list[Operation]:
+        settings, clock = self.settings, self.clock
+        return [
+            *stream_endpoints.operations(
+                Streams(streams.log),
+                cursors,
+                clock.now_ms,
+                event_bytes_max=settings.event_bytes_max,
+                append_bytes_max=settings.append_bytes_max,
+            ),
+            *group_endpoints.operations(
+                Groups(streams.groups, clock),
+                clock.now_ms,
+                lambda call: self.live.registered(call.principal),
+            ),
+        ]
 
     def _document_operations(self, engine: KeptDocuments, cursors: Cursors) -> list[Operation]:
         settings = self.settings
@@ -248,11 +276,17 @@ class Installation:
         )
 
     def _gauges(self) -> Measures:
+        streams = self.engines.streams
         return {
             **self.engines.gauges(),
+            **({} if streams is None else streams.gauges()),
             "disk_free_bytes": ("Free space.", disk_space(self.directory.path).free_bytes),
             "live_connections": ("Open streams and sockets.", self.live.count),
         }
+
+    def _counters(self) -> Measures:
+        streams = self.engines.streams
+        return {**self.engines.counters(), **({} if streams is None else streams.counters())}
 
     # ── Its life ───────────────────────────────────────────────────────────────────────────────
 
@@ -284,6 +318,8 @@ class Installation:
                 await asyncio.sleep(0)
 
         self.run_in_background(purge, _PURGE_INTERVAL_S)
+        if self.engines.streams is not None:
+            self.engines.streams.start_serving(self.run_in_background)
         documents = self.engines.documents
         self.run_in_background(documents.flush_usage, _USAGE_INTERVAL_S)
         # At once, since a server may never live as long as the interval.

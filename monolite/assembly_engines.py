@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from monolite.documents.engine import DocumentEngine
 from monolite.operator.health import Check
 from monolite.operator.triggers import Figure
+from monolite.streams.engine import GroupEngine, StreamEngine
 from monolite.tenancy.engine import TenancyEngine
 from monolite.tenancy.installation import InstallationFacts
 from monolite.tenancy.news import KeyNews
@@ -45,6 +46,40 @@ class KeptDocuments(DocumentEngine, Protocol):
         ...
 
 
+class Streaming(Protocol):
+    """A store of streams, opened."""
+
+    @property
+    def log(self) -> StreamEngine:
+        """Streams as logs."""
+        ...
+
+    @property
+    def groups(self) -> GroupEngine:
+        """Consumer groups."""
+        ...
+
+    def start_serving(self, repeat: Repeat) -> None:
+        """Begin the chores."""
+        ...
+
+    async def stop(self) -> None:
+        """Write down what is in memory; the store's database is still open."""
+        ...
+
+    def figures(self) -> list[Figure]:
+        """The triggers' figures."""
+        ...
+
+    def gauges(self) -> Measures:
+        """What goes up and down."""
+        ...
+
+    def counters(self) -> Measures:
+        """What only goes up."""
+        ...
+
+
 class Engines(Protocol):
     """An open database. `answers_at_once` where no verb of it waits for a network."""
 
@@ -73,6 +108,11 @@ class Engines(Protocol):
     @property
     def documents(self) -> KeptDocuments:
         """Documents."""
+        ...
+
+    @property
+    def streams(self) -> Streaming | None:
+        """Streams in this database; None where it keeps none."""
         ...
 
     async def begin(self, news: KeyNews) -> None:

@@ -40,6 +40,7 @@ class PostgresEngines:
     """Everything in the schema `monolite` of one database; made by `open_engines`."""
 
     answers_at_once = False
+    streams = None
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from monolite.assembly_engines import Measures, Repeat
+from monolite.assembly_streams import SqliteStreaming
 from monolite.clock import Clock
 from monolite.documents.sqlite import TENANT_TABLES as DOCUMENT_TABLES
 from monolite.documents.sqlite import SqliteDocumentEngine
@@ -55,8 +56,12 @@ class SqliteEngines:
         self._replication: Any = None
         self._open()
         self.facts = SqliteInstallationFacts(self.writer, self.readers)
+        self.streams = SqliteStreaming(self.writer, self.readers, clock)
         self.tenancy = SqliteTenancyEngine(
-            self.writer, self.readers, (*DOCUMENT_TABLES, *IDEMPOTENCY_TABLES)
+            self.writer,
+            self.readers,
+            (*DOCUMENT_TABLES, *IDEMPOTENCY_TABLES),
+            [self.streams.upkeep.erase_tenant],
         )
         self.idempotency = SqliteIdempotencyEngine(self.writer, self.readers)
         self.documents = SqliteDocumentEngine(
@@ -127,6 +132,7 @@ class SqliteEngines:
         repeat(self._record_manifest, _MANIFEST_INTERVAL_S)
 
     async def close(self) -> None:
+        await self._stop_streams()
         if self._replication is not None:
             await self._record_last_manifest()
         await self.writer.close()
@@ -134,6 +140,12 @@ class SqliteEngines:
             await self._replication.stop()
         await self.readers.close()
         await asyncio.to_thread(self._checkpointer.close)
+
+    async def _stop_streams(self) -> None:
+        try:
+            await self.streams.stop()
+        except StorageError as error:
+            log.error("when consumers were last seen was not written: %s", error)
 
     # ── Replication ────────────────────────────────────────────────────────────────────────────
 

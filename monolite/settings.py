@@ -192,6 +192,12 @@ class Settings:
         "how long replaced versions stay in feeds",
         604_800.0,
     )
+    event_bytes_max: int = _of(
+        "MONOLITE_EVENT_BYTES_MAX", _positive, "the largest event's data", 1 << 20
+    )
+    append_bytes_max: int = _of(
+        "MONOLITE_APPEND_BYTES_MAX", _positive, "the largest append, of many events", 8 << 20
+    )
     disk_bytes_min: int = _of(
         "MONOLITE_DISK_BYTES_MIN", _positive, "free bytes under which /readyz is 503", 64 << 20
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import apsw
@@ -23,13 +23,25 @@ _USAGE_DEADLINE_S = 60.0
 # the subsystems by way of the assembly, never from a request.
 TenantTables = Sequence[str]
 
+Eraser = Callable[[apsw.Connection, int, int], bool]
+"""Removes some of a tenant's rows, about so many, from tables that aren't found by tenant; whether
+there were any.
+"""
+
 
 class SqliteTenancyEngine:
     """The embedded TenancyEngine."""
 
-    def __init__(self, writer: Writer, readers: Readers, tenant_tables: TenantTables) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        readers: Readers,
+        tenant_tables: TenantTables,
+        erasers: Sequence[Eraser] = (),
+    ) -> None:
         self._writer = writer
         self._readers = readers
+        self._erasers = erasers
         self._tenant_tables = (*tenant_tables, "keys")
 
     async def create_tenant(self, tenant: Tenant, key: Key, also: Also = None) -> Tenant:
@@ -112,6 +124,9 @@ class SqliteTenancyEngine:
 
     async def continue_delete(self, number: int, row_count_max: int) -> bool:
         def work(connection: apsw.Connection) -> bool:
+            for erase in self._erasers:
+                if erase(connection, number, row_count_max):
+                    return False
             for table in self._tenant_tables:
                 if _delete_some(connection, table, number, row_count_max):
                     return False
