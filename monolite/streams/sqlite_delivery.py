@@ -109,7 +109,8 @@ def again(
     runs: list[DeliveredRun] = []
     buried = 0
     for released in (True, False):
-        until_us = min(now_us if released else now_us - idle_us, fence - 1)
+        # What this call delivers is held from `fence` on.
+        until_us = now_us if released else min(now_us - idle_us, fence - 1)
         while count > 0 and buried < BURIED_AT_ONCE:
             found = leases.due(
                 connection,

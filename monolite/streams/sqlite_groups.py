@@ -49,10 +49,6 @@ _INSERT = (
 _SETTINGS = (
     "UPDATE stream_groups SET max_deliveries = ?, claim_idle_ms = ?, max_pending = ? WHERE id = ?"
 )
-_RELEASE = (
-    "UPDATE stream_leases SET consumer_id = NULL, at = ? WHERE k BETWEEN ? AND ?"
-    " AND consumer_id = ? RETURNING count"
-)
 
 
 class SqliteGroupEngine:
@@ -295,15 +291,12 @@ class SqliteGroupEngine:
             number = found.consumers.pop(consumer, None)
             if number is None:
                 return None
-            span = (key(found.number, 0), key(found.number, SEQ_MAX))
-            counts: list[Any] = connection.execute(
-                _RELEASE, (self._store.now_us(), *span, number)
-            ).fetchall()
+            released = settling.release_all(connection, self._store, state, found, number, consumer)
             connection.execute("DELETE FROM stream_consumers WHERE id = ?", (number,))
             self._store.seen.pop(number, None)
             found.next_due_us = 0
             self._store.released(tenant_id, stream, group)
-            return sum(int(count) for (count,) in counts)
+            return released
 
         return await self._change(tenant_id, stream, group, work, is_long=True)
 

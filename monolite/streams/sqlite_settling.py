@@ -61,11 +61,7 @@ def nack(
         for lease, part in _held(connection, state, group, places, fence, stale):
             taken = part.bit_count()
             if counts and lease.deliveries >= group.settings.max_deliveries:
-                while part:
-                    died, settled = bury(connection, store, state, group, lease, part, reason)
-                    dead += died
-                    part &= ~settled
-                    lease = lease._replace(bits=lease.bits & ~settled)
+                dead += _bury(connection, store, state, group, lease, part, reason)
             else:
                 deliveries = lease.deliveries - (not counts)
                 leases.hand_over(
@@ -76,6 +72,48 @@ def nack(
         group.next_due_us = min(group.next_due_us, due_us)
         store.released(state.tenant_id, state.name, group.name)
     return Settled(count, stale, dead)
+
+
+def release_all(
+    connection: apsw.Connection,
+    store: Store,
+    state: StreamState,
+    group: GroupState,
+    who: int,
+    name: str,
+) -> int:
+    """Give back all that a consumer holds; returns how much. The caller saves the group."""
+    now_us = store.now_us()
+    held = [
+        lease
+        for lease in leases.between(connection, group.number, 0, SEQ_MAX)
+        if lease.consumer == who
+    ]
+    for lease in held:
+        if lease.deliveries >= group.settings.max_deliveries:
+            _bury(connection, store, state, group, lease, lease.bits, f"{name} was deleted")
+        else:
+            released = Held(now_us, None, lease.deliveries)
+            leases.hand_over(connection, group.number, lease, lease.bits, released)
+    return sum(lease.pending for lease in held)
+
+
+def _bury(
+    connection: apsw.Connection,
+    store: Store,
+    state: StreamState,
+    group: GroupState,
+    lease: Lease,
+    part: int,
+    reason: str,
+) -> int:
+    dead = 0
+    while part:
+        died, settled = bury(connection, store, state, group, lease, part, reason)
+        dead += died
+        part &= ~settled
+        lease = lease._replace(bits=lease.bits & ~settled)
+    return dead
 
 
 def _held(
