@@ -13,7 +13,7 @@ from monolite.streams.arriving import EventToAppend, read_events, read_lines
 from monolite.streams.engine import Ids
 from monolite.streams.event import Run
 from monolite.streams.event_id import PART_MAX, EventId, texts
-from monolite.streams.log import Streams, position
+from monolite.streams.log import Streams, event_id_at, position
 from monolite.streams.shown import (
     Appended,
     EventPage,
@@ -221,13 +221,18 @@ class _Endpoints:
             return await self._follow(call)
         stream = call.params["stream"]
         after = position(query.after or query.cursor, "?after")
+        backwards = query.order == "desc"
+        until = None
+        if query.until is not None:
+            # All of those milliseconds, as XRANGE reads them.
+            until = event_id_at(query.until, "?until", n=0 if backwards else PART_MAX)
         runs, reached = await self._streams.events(
             call.tenant_id,
             stream,
             after,
-            position(query.until, "?until"),
+            until,
             query.count or query.limit or 100,
-            backwards=query.order == "desc",
+            backwards=backwards,
         )
         shown = b",".join([event for run in runs for event in run.encoded()])
         cursor = b"null" if reached is None else b'"%d-%d"' % reached

@@ -12,7 +12,7 @@ import msgspec
 from monolite.errors import FieldError, Invalid
 from monolite.names import NAME_PATTERN
 from monolite.streams.endpoints import ANY_STREAM, IdText
-from monolite.streams.event_id import LAST, ZERO, EventId
+from monolite.streams.event_id import LAST, PART_MAX, ZERO, EventId
 from monolite.streams.group import (
     CLAIM_IDLE_MS,
     MAX_DELIVERIES,
@@ -399,8 +399,9 @@ class _Endpoints:
 
     async def pending(self, call: Call) -> Answer:
         query: PendingQuery = call.query
-        first = position(query.cursor or query.start, "?start") or ZERO
-        last = LAST if query.end is None else position(query.end, "?end") or LAST
+        start = query.cursor or query.start
+        first = ZERO if start is None else event_id_at(start, "?start")
+        last = LAST if query.end is None else event_id_at(query.end, "?end", n=PART_MAX)
         summary, listed = await self._groups.pending(
             *_group(call), first, last, query.count + 1, query.consumer, query.min_idle_ms
         )
@@ -430,12 +431,13 @@ class _Endpoints:
         return json_answer(Released(released))
 
     async def dead(self, call: Call) -> Answer:
-        after = position(call.query.cursor, "?cursor") or ZERO
+        cursor = call.query.cursor
+        after = ZERO if cursor is None else event_id_at(cursor, "?cursor")
         limit = call.query.limit
         found = await self._groups.dead(*_group(call), after, limit + 1)
         shown = b",".join([_dead(letter) for letter in found[:limit]])
-        cursor = b'"%d-%d"' % found[limit - 1].id if len(found) > limit else b"null"
-        return Answer(200, b'{"data":[%b],"next_cursor":%b}' % (shown, cursor), [JSON_TYPE])
+        further = b'"%d-%d"' % found[limit - 1].id if len(found) > limit else b"null"
+        return Answer(200, b'{"data":[%b],"next_cursor":%b}' % (shown, further), [JSON_TYPE])
 
     async def redrive(self, call: Call) -> Answer:
         ids = None if call.body is None or call.body.ids is None else _ids(call.body.ids)

@@ -154,10 +154,12 @@ class Streams:
             raise NotFound(NO_STREAM)
 
 
-def event_id_at(text: str, pointer: str) -> EventId:
-    """An id as a caller gives one; raises Invalid at `pointer`."""
+def event_id_at(text: str, pointer: str, *, n: int = 0) -> EventId:
+    """An id as a caller gives one, or its milliseconds alone with `n` for the rest; raises Invalid
+    at `pointer`.
+    """
     try:
-        return event_id.parse(text)
+        return event_id.parse(text, n=n)
     except ValueError:
         why = "not an event id; they are like 1763871234567-0"
         raise Invalid(f"{pointer}: {why}", [FieldError(pointer, why)]) from None
