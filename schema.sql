@@ -295,3 +295,43 @@ CREATE TABLE stream_dead_letters (
     dead_at    INTEGER NOT NULL,
     PRIMARY KEY (tenant_id, group_id, seq)
 ) STRICT, WITHOUT ROWID;
+
+-- Webhooks, found by their stream's name, since streams may lie in Redis. The secrets are sealed
+-- under a key that is not in this file (webhooks/sealing.py).
+CREATE TABLE webhooks (
+    tenant_id       INTEGER NOT NULL,
+    stream          TEXT    NOT NULL,
+    name            TEXT    NOT NULL,
+    url             TEXT    NOT NULL,
+    types           TEXT,
+    order_by        TEXT,
+    concurrency     INTEGER NOT NULL,
+    rate_per_s      INTEGER,
+    secret          BLOB    NOT NULL,
+    previous_secret BLOB,
+    previous_until  INTEGER,
+    state           TEXT    NOT NULL CHECK (state IN ('enabled', 'disabled')),
+    reason          TEXT,
+    failing_since   INTEGER,
+    created_at      INTEGER NOT NULL,
+    updated_at      INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, stream, name)
+) STRICT, WITHOUT ROWID;
+
+-- What was sent where, and how it went. Written in the transaction that acknowledges the event;
+-- dropped after a week, and all but the newest ten thousand of each webhook.
+CREATE TABLE webhook_attempts (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant_id   INTEGER NOT NULL,
+    stream      TEXT    NOT NULL,
+    webhook     TEXT    NOT NULL,
+    event_id    TEXT,
+    message_id  TEXT    NOT NULL,
+    number      INTEGER NOT NULL,
+    at          INTEGER NOT NULL,
+    duration_ms INTEGER NOT NULL,
+    status      INTEGER,
+    error       TEXT,
+    response    TEXT
+) STRICT;
+CREATE INDEX webhook_attempts_by_webhook ON webhook_attempts (tenant_id, stream, webhook, id);

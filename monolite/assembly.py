@@ -21,6 +21,7 @@ import msgspec
 
 from monolite import __version__
 from monolite.assembly_engines import Engines, KeptDocuments, Measures, Streaming
+from monolite.assembly_webhooks import make_webhooks
 from monolite.clock import Identifiers, SystemClock
 from monolite.documents import collection_endpoints
 from monolite.documents import endpoints as document_endpoints
@@ -60,6 +61,8 @@ from monolite.web.endpoint import Pipeline
 from monolite.web.idempotency import Idempotency
 from monolite.web.live import LiveConnections
 from monolite.web.operation import Operation
+from monolite.webhooks import endpoints as webhook_endpoints
+from monolite.webhooks.dispatch import Dispatcher
 
 log = logging.getLogger("monolite")
 
@@ -90,6 +93,7 @@ class Installation:
         self.tenancy: Tenancy
         self.readiness: Readiness
         self.operator_key: str
+        self.dispatcher: Dispatcher | None = None
         self.app: Application
 
     @classmethod
@@ -177,6 +181,7 @@ class Installation:
             authenticator,
             Portability(self.tenancy, engines.archives),
             Cursors(settled.draw("cursors")),
+            settled,
         )
         self.app = Application(operations, pipeline, starts_at_once=engines.answers_at_once)
 
@@ -190,7 +195,11 @@ class Installation:
         return SqliteEngines(self.settings, self.directory, self.clock)
 
     def _operations(
-        self, authenticator: Authenticator, portability: Portability, cursors: Cursors
+        self,
+        authenticator: Authenticator,
+        portability: Portability,
+        cursors: Cursors,
+        secret: RootSecret,
     ) -> list[Operation]:
         streams = self.engines.streams
         figures = [
@@ -224,14 +233,26 @@ class Installation:
         operations += tenancy_endpoints.operations(self.tenancy, portability, cursors)
         operations += self._document_operations(self.engines.documents, cursors)
         if streams is not None:
-            operations += self._stream_operations(streams, cursors)
+            operations += self._stream_operations(streams, cursors, secret)
         return operations
 
-    def _stream_operations(self, streams: Streaming, cursors: Cursors) -> list[Operation]:
+    def _stream_operations(
+        self, streams: Streaming, cursors: Cursors, secret: RootSecret
+    ) -> list[Operation]:
         settings, clock = self.settings, self.clock
+        log = Streams(streams.log)
+        webhooks, self.dispatcher = make_webhooks(
+            streams,
+            self.engines.webhooks,
+            secret,
+            clock,
+            self.identifiers,
+            settings.allow_private_webhooks,
+        )
+        log.deleted.append(webhooks.stream_deleted)
         return [
             *stream_endpoints.operations(
-                Streams(streams.log),
+                log,
                 cursors,
                 clock.now_ms,
                 event_bytes_max=settings.event_bytes_max,
@@ -242,6 +263,7 @@ class Installation:
                 clock.now_ms,
                 lambda call: self.live.registered(call.principal),
             ),
+            *webhook_endpoints.operations(webhooks, cursors),
         ]
 
     def _document_operations(self, engine: KeptDocuments, cursors: Cursors) -> list[Operation]:
@@ -320,6 +342,8 @@ class Installation:
         self.run_in_background(purge, _PURGE_INTERVAL_S)
         if self.engines.streams is not None:
             self.engines.streams.start_serving(self.run_in_background)
+        if self.dispatcher is not None:
+            self._tasks.append(asyncio.get_running_loop().create_task(self.dispatcher.run()))
         documents = self.engines.documents
         self.run_in_background(documents.flush_usage, _USAGE_INTERVAL_S)
         # At once, since a server may never live as long as the interval.

@@ -18,6 +18,7 @@ from monolite.tenancy.installation import InstallationFacts
 from monolite.tenancy.news import KeyNews
 from monolite.tenancy.portability import ArchiveEngine
 from monolite.web.idempotency import IdempotencyEngine
+from monolite.webhooks.engine import WebhookEngine
 
 Measures = dict[str, tuple[str, float]]
 """Prometheus' help text and value by metric."""
@@ -47,7 +48,11 @@ class KeptDocuments(DocumentEngine, Protocol):
 
 
 class Streaming(Protocol):
-    """A store of streams, opened."""
+    """A store of streams, opened. `is_embedded` where it lies in the installation's own database,
+    and so in its transactions.
+    """
+
+    is_embedded: bool
 
     @property
     def log(self) -> StreamEngine:
@@ -57,6 +62,10 @@ class Streaming(Protocol):
     @property
     def groups(self) -> GroupEngine:
         """Consumer groups."""
+        ...
+
+    async def owns(self, tenant_id: int, stream: str, group: str) -> bool:
+        """Whether this server, of several, is the one that consumes for a group, as of now."""
         ...
 
     def start_serving(self, repeat: Repeat) -> None:
@@ -113,6 +122,11 @@ class Engines(Protocol):
     @property
     def streams(self) -> Streaming | None:
         """Streams in this database; None where it keeps none."""
+        ...
+
+    @property
+    def webhooks(self) -> WebhookEngine:
+        """Webhooks and the log of their attempts."""
         ...
 
     async def begin(self, news: KeyNews) -> None:

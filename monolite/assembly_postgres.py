@@ -29,6 +29,8 @@ from monolite.tenancy.portability_postgres import PostgresArchiveEngine
 from monolite.tenancy.postgres import CHANNEL, PostgresTenancyEngine
 from monolite.web.idempotency_postgres import TENANT_TABLES as IDEMPOTENCY_TABLES
 from monolite.web.idempotency_postgres import PostgresIdempotencyEngine
+from monolite.webhooks.postgres import PostgresWebhookEngine
+from monolite.webhooks.rows import TENANT_TABLES as WEBHOOK_TABLES
 
 log = logging.getLogger("monolite")
 
@@ -58,6 +60,7 @@ class PostgresEngines:
         self.facts = PostgresInstallationFacts(
             pool, f"{socket.gethostname()}:{directory.path.resolve()}"
         )
+        self.webhooks = PostgresWebhookEngine(pool)
         self.idempotency = PostgresIdempotencyEngine(pool)
         self.documents = PostgresDocumentEngine(
             pool,
@@ -69,7 +72,9 @@ class PostgresEngines:
             changes_retention_s=settings.changes_retention_s,
         )
         self.tenancy = PostgresTenancyEngine(
-            pool, (*DOCUMENT_TABLES, *IDEMPOTENCY_TABLES), self.documents.tenant_usage
+            pool,
+            (*WEBHOOK_TABLES, *DOCUMENT_TABLES, *IDEMPOTENCY_TABLES),
+            self.documents.tenant_usage,
         )
         self.archives = PostgresArchiveEngine(pool, [PostgresDocumentArchive(self.documents)])
 

@@ -36,6 +36,8 @@ from monolite.tenancy.portability_sqlite import SqliteArchiveEngine
 from monolite.tenancy.sqlite import SqliteTenancyEngine
 from monolite.web.idempotency_sqlite import TENANT_TABLES as IDEMPOTENCY_TABLES
 from monolite.web.idempotency_sqlite import SqliteIdempotencyEngine
+from monolite.webhooks.rows import TENANT_TABLES as WEBHOOK_TABLES
+from monolite.webhooks.sqlite import SqliteWebhookEngine
 
 log = logging.getLogger("monolite")
 
@@ -56,11 +58,12 @@ class SqliteEngines:
         self._replication: Any = None
         self._open()
         self.facts = SqliteInstallationFacts(self.writer, self.readers)
+        self.webhooks = SqliteWebhookEngine(self.writer, self.readers)
         self.streams = SqliteStreaming(self.writer, self.readers, clock)
         self.tenancy = SqliteTenancyEngine(
             self.writer,
             self.readers,
-            (*DOCUMENT_TABLES, *IDEMPOTENCY_TABLES),
+            (*WEBHOOK_TABLES, *DOCUMENT_TABLES, *IDEMPOTENCY_TABLES),
             [self.streams.upkeep.erase_tenant],
         )
         self.idempotency = SqliteIdempotencyEngine(self.writer, self.readers)

@@ -25,6 +25,8 @@ _LOOK_AGAIN_S = 60.0
 class SqliteStreaming:
     """Streams in the embedded database."""
 
+    is_embedded = True
+
     def __init__(self, writer: Writer, readers: Readers, clock: Clock) -> None:
         self.store = Store(writer, readers, now_ms=clock.now_ms, now_us=SteadyClock(clock).now_us)
         self.log = SqliteStreamEngine(self.store)
@@ -33,6 +35,9 @@ class SqliteStreaming:
         self._rate = PerSecond(clock.monotonic)
         self._counted = 0
         self._serves = False
+
+    async def owns(self, tenant_id: int, stream: str, group: str) -> bool:
+        return True
 
     def start_serving(self, repeat: Repeat) -> None:
         self._serves = True

@@ -243,6 +243,10 @@ class GroupEngine(Protocol):
         """
         ...
 
+    async def hasten(self, tenant_id: int, stream: str, group: str) -> None:
+        """Let all that was given back be due now."""
+        ...
+
     async def redeliver(
         self, tenant_id: int, stream: str, group: str, first: EventId, last: EventId, limit: int
     ) -> int:

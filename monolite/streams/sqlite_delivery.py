@@ -75,7 +75,7 @@ def claim(
     who = known(connection, store, state, group, consumer)
     runs = again(connection, store, state, group, who, count, now_us, 1000 * min_idle_ms)
     note(store, who, active=bool(runs))
-    return Read(runs)
+    return Read(runs, due_in_ms=None if runs else due_in_ms(group, now_us))
 
 
 def has_more(state: StreamState, group: GroupState, now_us: int) -> bool:

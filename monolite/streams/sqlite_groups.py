@@ -322,6 +322,14 @@ class SqliteGroupEngine:
 
         return await self._change(tenant_id, stream, group, work, is_long=True)
 
+    async def hasten(self, tenant_id: int, stream: str, group: str) -> None:
+        def work(connection: apsw.Connection, state: StreamState, found: GroupState) -> None:
+            leases.hasten(connection, found.number, self._store.now_us())
+            found.next_due_us = 0
+            self._store.released(tenant_id, stream, group)
+
+        await self._change(tenant_id, stream, group, work, is_long=True)
+
     async def redeliver(
         self, tenant_id: int, stream: str, group: str, first: EventId, last: EventId, limit: int
     ) -> int:

@@ -30,6 +30,9 @@ _INSERT = f"INSERT INTO stream_leases ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM stream_leases WHERE k = ?"
 _CLEAR = "UPDATE stream_leases SET count = ?, bits = ? WHERE k = ?"
 _HAND_OVER = "UPDATE stream_leases SET at = ?, consumer_id = ?, deliveries = ? WHERE k = ?"
+_HASTEN = (
+    "UPDATE stream_leases SET at = ? WHERE k BETWEEN ? AND ? AND consumer_id IS NULL AND at > ?"
+)
 # `k >> 40` and `consumer_id IS NULL` are the index's own expressions, spelled alike.
 _DUE = (
     f"SELECT {_COLUMNS} FROM stream_leases INDEXED BY stream_leases_by_time WHERE k >> 40 = ?"
@@ -142,6 +145,11 @@ def clear(connection: apsw.Connection, group: int, lease: Lease, bits: int) -> N
     connection.execute(
         _CLEAR, (bits.bit_count(), bits.to_bytes(size, "little"), key(group, lease.first))
     )
+
+
+def hasten(connection: apsw.Connection, group: int, now_us: int) -> None:
+    """Let all that nobody holds be due now."""
+    connection.execute(_HASTEN, (now_us, key(group, 0), key(group, SEQ_MAX), now_us))
 
 
 def hand_over(connection: apsw.Connection, group: int, lease: Lease, part: int, held: Held) -> None:
