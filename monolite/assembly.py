@@ -20,7 +20,8 @@ from typing import Any
 import msgspec
 
 from monolite import __version__, kernels
-from monolite.assembly_engines import Engines, Kept, KeptDocuments, Measures
+from monolite.assembly_engines import Engines, Kept, KeptDocuments, Measures, Streaming
+from monolite.assembly_webhooks import make_webhooks
 from monolite.bundle import bundled_model, resource
 from monolite.clock import Identifiers, SystemClock
 from monolite.documents import collection_endpoints
@@ -46,6 +47,10 @@ from monolite.settings import Settings
 from monolite.storage.data_directory import DataDirectory, DirectoryLock
 from monolite.storage.disk import disk_space
 from monolite.storage.errors import StorageError
+from monolite.streams import endpoints as stream_endpoints
+from monolite.streams import group_endpoints
+from monolite.streams.groups import Groups
+from monolite.streams.log import Streams
 from monolite.sync import endpoints as sync_endpoints
 from monolite.sync.channels import Channels
 from monolite.sync.core import Place, Relay
@@ -73,6 +78,8 @@ from monolite.web.idempotency import Idempotency
 from monolite.web.live import LiveConnections
 from monolite.web.operation import Operation
 from monolite.web.outlets import IN_FLIGHT_BYTES_MAX, Budget, Outlets
+from monolite.webhooks import endpoints as webhook_endpoints
+from monolite.webhooks.dispatch import Dispatcher
 
 log = logging.getLogger("monolite")
 
@@ -105,6 +112,7 @@ class Installation:
         self.tenancy: Tenancy
         self.readiness: Readiness
         self.operator_key: str
+        self.dispatcher: Dispatcher | None = None
         self.app: Application
         kernels.prefer(settings.kernels)
         self._encoders = EncoderThreads(models_of(settings, directory))
@@ -197,6 +205,7 @@ class Installation:
             authenticator,
             Portability(self.tenancy, engines.archives),
             Cursors(settled.draw("cursors")),
+            settled,
         )
         self.app = Application(operations, pipeline, starts_at_once=engines.answers_at_once)
 
@@ -210,9 +219,18 @@ class Installation:
         return SqliteEngines(self.settings, self.directory, self.clock)
 
     def _operations(
-        self, authenticator: Authenticator, portability: Portability, cursors: Cursors
+        self,
+        authenticator: Authenticator,
+        portability: Portability,
+        cursors: Cursors,
+        secret: RootSecret,
     ) -> list[Operation]:
-        figures = self.engines.figures()
+        streams = self.engines.streams
+        figures = [
+            *self.engines.figures(),
+            *([] if streams is None else streams.figures()),
+            *triggers.shared_figures(),
+        ]
         self.readiness = Readiness({**self.engines.checks(), "disk": self._check_disk})
 
         async def is_trusted(call: Call) -> bool:
@@ -242,6 +260,8 @@ class Installation:
             operations += self._search_operations(self.engines.search, cursors)
         operations += inference_endpoints.operations(Embeddings(self._encoders))
         operations += self._sync_operations(cursors)
+        if (streams := self.engines.streams) is not None:
+            operations += self._stream_operations(streams, cursors, secret)
         return operations
 
     def _sync_operations(self, cursors: Cursors) -> list[Operation]:
@@ -265,6 +285,36 @@ class Installation:
             ephemeral_bytes_max=settings.sync_ephemeral_bytes_max,
             grace_s=settings.sync_grace_s,
         )
+
+    def _stream_operations(
+        self, streams: Streaming, cursors: Cursors, secret: RootSecret
+    ) -> list[Operation]:
+        settings, clock = self.settings, self.clock
+        log = Streams(streams.log)
+        webhooks, self.dispatcher = make_webhooks(
+            streams,
+            self.engines.webhooks,
+            secret,
+            clock,
+            self.identifiers,
+            settings.allow_private_webhooks,
+        )
+        log.deleted.append(webhooks.stream_deleted)
+        return [
+            *stream_endpoints.operations(
+                log,
+                cursors,
+                clock.now_ms,
+                event_bytes_max=settings.event_bytes_max,
+                append_bytes_max=settings.append_bytes_max,
+            ),
+            *group_endpoints.operations(
+                Groups(streams.groups, clock),
+                clock.now_ms,
+                lambda call: self.live.registered(call.principal),
+            ),
+            *webhook_endpoints.operations(webhooks, cursors),
+        ]
 
     def _document_operations(self, engine: KeptDocuments, cursors: Cursors) -> list[Operation]:
         settings = self.settings
@@ -310,16 +360,20 @@ class Installation:
         )
 
     def _gauges(self) -> Measures:
+        streams = self.engines.streams
         return {
             **self.engines.gauges(),
+            **({} if streams is None else streams.gauges()),
             "disk_free_bytes": ("Free space.", disk_space(self.directory.path).free_bytes),
             "live_connections": ("Open streams and sockets.", self.live.count),
             "sync_listeners": ("Who follows a document.", self.channels.listener_count),
         }
 
     def _counters(self) -> Measures:
+        streams = self.engines.streams
         return {
             **self.engines.counters(),
+            **({} if streams is None else streams.counters()),
             "sync_entries_delivered": (
                 "Entries brought to listeners.",
                 self.channels.delivered_total,
@@ -360,6 +414,10 @@ class Installation:
                 await asyncio.sleep(0)
 
         self.run_in_background(purge, _PURGE_INTERVAL_S)
+        if self.engines.streams is not None:
+            self.engines.streams.start_serving(self.run_in_background)
+        if self.dispatcher is not None:
+            self._tasks.append(asyncio.get_running_loop().create_task(self.dispatcher.run()))
         documents = self.engines.documents
         self.run_in_background(documents.flush_usage, _USAGE_INTERVAL_S)
         # At once, since a server may never live as long as the interval.

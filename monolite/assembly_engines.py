@@ -13,12 +13,14 @@ from monolite.documents.engine import DocumentEngine
 from monolite.operator.health import Check
 from monolite.operator.triggers import Figure
 from monolite.search.engine import SearchEngine
+from monolite.streams.engine import GroupEngine, StreamEngine
 from monolite.sync.engine import SyncEngine
 from monolite.tenancy.engine import TenancyEngine
 from monolite.tenancy.installation import InstallationFacts
 from monolite.tenancy.news import KeyNews
 from monolite.tenancy.portability import ArchiveEngine
 from monolite.web.idempotency import IdempotencyEngine
+from monolite.webhooks.engine import WebhookEngine
 
 Measures = dict[str, tuple[str, float]]
 """Prometheus' help text and value by metric."""
@@ -69,6 +71,48 @@ class KeptSearch(SearchEngine, Protocol):
         ...
 
 
+class Streaming(Protocol):
+    """A store of streams, opened. `is_embedded` where it lies in the installation's own database,
+    and so in its transactions.
+    """
+
+    is_embedded: bool
+
+    @property
+    def log(self) -> StreamEngine:
+        """Streams as logs."""
+        ...
+
+    @property
+    def groups(self) -> GroupEngine:
+        """Consumer groups."""
+        ...
+
+    async def owns(self, tenant_id: int, stream: str, group: str) -> bool:
+        """Whether this server, of several, is the one that consumes for a group, as of now."""
+        ...
+
+    def start_serving(self, repeat: Repeat) -> None:
+        """Begin the chores."""
+        ...
+
+    async def stop(self) -> None:
+        """Write down what is in memory; the store's database is still open."""
+        ...
+
+    def figures(self) -> list[Figure]:
+        """The triggers' figures."""
+        ...
+
+    def gauges(self) -> Measures:
+        """What goes up and down."""
+        ...
+
+    def counters(self) -> Measures:
+        """What only goes up."""
+        ...
+
+
 class Engines(Protocol):
     """An open database. `answers_at_once` where no verb of it waits for a network."""
 
@@ -107,6 +151,16 @@ class Engines(Protocol):
     @property
     def sync(self) -> KeptSync:
         """The relay's logs."""
+        ...
+
+    @property
+    def streams(self) -> Streaming | None:
+        """Streams in this database; None where it keeps none."""
+        ...
+
+    @property
+    def webhooks(self) -> WebhookEngine:
+        """Webhooks and the log of their attempts."""
         ...
 
     async def begin(self, news: KeyNews) -> None:

@@ -32,6 +32,8 @@ from monolite.tenancy.portability_postgres import PostgresArchiveEngine
 from monolite.tenancy.postgres import CHANNEL, PostgresTenancyEngine
 from monolite.web.idempotency_postgres import TENANT_TABLES as IDEMPOTENCY_TABLES
 from monolite.web.idempotency_postgres import PostgresIdempotencyEngine
+from monolite.webhooks.postgres import PostgresWebhookEngine
+from monolite.webhooks.rows import TENANT_TABLES as WEBHOOK_TABLES
 
 log = logging.getLogger("monolite")
 
@@ -43,6 +45,7 @@ class PostgresEngines:
     """Everything in the schema `monolite` of one database; made by `open_engines`."""
 
     answers_at_once = False
+    streams = None
 
     def __init__(
         self,
@@ -60,6 +63,7 @@ class PostgresEngines:
         self.facts = PostgresInstallationFacts(
             pool, f"{socket.gethostname()}:{directory.path.resolve()}"
         )
+        self.webhooks = PostgresWebhookEngine(pool)
         self.idempotency = PostgresIdempotencyEngine(pool)
         self.documents = PostgresDocumentEngine(
             pool,
@@ -75,7 +79,7 @@ class PostgresEngines:
         )
         self.tenancy = PostgresTenancyEngine(
             pool,
-            (*DOCUMENT_TABLES, *SYNC_TABLES, *IDEMPOTENCY_TABLES),
+            (*WEBHOOK_TABLES, *DOCUMENT_TABLES, *SYNC_TABLES, *IDEMPOTENCY_TABLES),
             (self.documents.tenant_usage, self.sync.tenant_usage),
         )
         self.archives = PostgresArchiveEngine(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from monolite.assembly_engines import Measures, Repeat
+from monolite.assembly_streams import SqliteStreaming
 from monolite.clock import Clock
 from monolite.documents.sqlite import TENANT_TABLES as DOCUMENT_TABLES
 from monolite.documents.sqlite import SqliteDocumentEngine
@@ -42,6 +43,8 @@ from monolite.tenancy.portability_sqlite import SqliteArchiveEngine
 from monolite.tenancy.sqlite import SqliteTenancyEngine
 from monolite.web.idempotency_sqlite import TENANT_TABLES as IDEMPOTENCY_TABLES
 from monolite.web.idempotency_sqlite import SqliteIdempotencyEngine
+from monolite.webhooks.rows import TENANT_TABLES as WEBHOOK_TABLES
+from monolite.webhooks.sqlite import SqliteWebhookEngine
 
 log = logging.getLogger("monolite")
 
@@ -62,11 +65,20 @@ class SqliteEngines:
         self._replication: Any = None
         self._open()
         self.facts = SqliteInstallationFacts(self.writer, self.readers)
+        self.webhooks = SqliteWebhookEngine(self.writer, self.readers)
+        self.streams = SqliteStreaming(self.writer, self.readers, clock)
         self.tenancy = SqliteTenancyEngine(
             self.writer,
             self.readers,
-            (*SEARCH_TABLES, *DOCUMENT_TABLES, *SYNC_TABLES, *IDEMPOTENCY_TABLES),
+            (
+                *SEARCH_TABLES,
+                *WEBHOOK_TABLES,
+                *DOCUMENT_TABLES,
+                *SYNC_TABLES,
+                *IDEMPOTENCY_TABLES,
+            ),
             (tenant_usage,),
+            (self.streams.upkeep.erase_tenant,),
         )
         self.idempotency = SqliteIdempotencyEngine(self.writer, self.readers)
         self.documents = SqliteDocumentEngine(
@@ -149,6 +161,7 @@ class SqliteEngines:
 
     async def close(self) -> None:
         await self.search.close()
+        await self._stop_streams()
         if self._replication is not None:
             await self._record_last_manifest()
         await self.writer.close()
@@ -156,6 +169,12 @@ class SqliteEngines:
             await self._replication.stop()
         await self.readers.close()
         await asyncio.to_thread(self._checkpointer.close)
+
+    async def _stop_streams(self) -> None:
+        try:
+            await self.streams.stop()
+        except StorageError as error:
+            log.error("when consumers were last seen was not written: %s", error)
 
     # ── Replication ────────────────────────────────────────────────────────────────────────────
 

@@ -32,6 +32,20 @@ class SystemClock:
         return time.monotonic()
 
 
+class SteadyClock:
+    """Wall time as of the start, carried on by the monotonic clock: for instants whose distance
+    counts, which a host's clock that is set anew must not stretch.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._monotonic = clock.monotonic
+        self._start_us = clock.now_ms() * 1000 - int(clock.monotonic() * 1e6)
+
+    def now_us(self) -> int:
+        """Microseconds since 1970-01-01T00:00:00Z; never goes back."""
+        return self._start_us + int(self._monotonic() * 1e6)
+
+
 class Identifiers:
     """Time-ordered UUIDs (RFC 9562 version 7) that only grow, even when the clock jumps back.
 

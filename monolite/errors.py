@@ -132,6 +132,12 @@ class RateLimited(DomainError):
         self.retry_after_s = retry_after_s
 
 
+class Backpressure(RateLimited):
+    """Too much was taken and is not finished yet."""
+
+    code = "backpressure"
+
+
 class Unavailable(DomainError):
     """The server can't do it now; trying again later is right."""
 

@@ -245,6 +245,18 @@ class Settings:
         "how long superseded relay entries can be restored",
         604_800.0,
     )
+    event_bytes_max: int = _of(
+        "MONOLITE_EVENT_BYTES_MAX", _positive, "the largest event's data", 1 << 20
+    )
+    append_bytes_max: int = _of(
+        "MONOLITE_APPEND_BYTES_MAX", _positive, "the largest append, of many events", 8 << 20
+    )
+    allow_private_webhooks: str = _of(
+        "MONOLITE_ALLOW_PRIVATE_WEBHOOKS",
+        _text,
+        "hosts and networks that webhooks may call though they are private: localhost,10.0.0.0/8",
+        "",
+    )
     disk_bytes_min: int = _of(
         "MONOLITE_DISK_BYTES_MIN", _positive, "free bytes under which /readyz is 503", 64 << 20
     )

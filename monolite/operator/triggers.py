@@ -119,7 +119,6 @@ def sqlite_figures(
             "Reads wait for scans or for the disk. Look for a missing index, give the box memory, "
             "or move to PostgreSQL with read replicas.",
         ),
-        *_shared_figures(),
     ]
 
 
@@ -147,39 +146,50 @@ def postgres_figures(
             "Reads wait for scans, for the disk or for the network. Look for a missing index, or "
             "give PostgreSQL more memory.",
         ),
-        *_shared_figures(),
     ]
 
 
-def _shared_figures() -> list[Figure]:
-    """Those of subsystems to come, the same over every database."""
-    nothing = lambda: 0.0  # noqa: E731
+def stream_figures(
+    *,
+    events_per_second: Callable[[], float],
+    retention_hours: Callable[[], float],
+    group_count: Callable[[], float],
+) -> list[Figure]:
+    """The triggers of streams in the embedded database."""
     return [
         Figure(
             "events_per_second",
-            "events/s",
-            nothing,
+            "events/s, over a minute",
+            events_per_second,
             lambda: EVENTS_PER_SECOND,
             "Move streams to Redis: monolite migrate --streams redis://...",
         ),
         Figure(
             "event_retention_hours",
-            "hours",
-            nothing,
+            "hours, of the oldest event",
+            retention_hours,
             lambda: RETENTION_HOURS,
-            "Trim the streams, or move them to Redis.",
+            "Trim the streams, or set their max_age_ms. Redis keeps them in memory: moving there "
+            "is for the rate, not for the retention.",
         ),
         Figure(
             "consumer_groups",
-            "groups",
-            nothing,
+            "groups of one stream, at most",
+            group_count,
             lambda: GROUP_COUNT,
-            "Many groups read the same events. Merge some, or move streams to Redis.",
+            "Many groups read the same events. Merge some, or move streams to Redis: monolite "
+            "migrate --streams redis://...",
         ),
+    ]
+
+
+def shared_figures() -> list[Figure]:
+    """Those of subsystems to come, the same over every database."""
+    return [
         Figure(
             "lock_waits",
             "waiters",
-            nothing,
+            lambda: 0.0,
             lambda: GROUP_COUNT,
             "Owners queue for the same lock. Split its key, or hold it for less.",
         ),

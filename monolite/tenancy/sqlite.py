@@ -27,6 +27,11 @@ TenantTables = Sequence[str]
 ReadUsage = Callable[[apsw.Connection, int], tuple[int, int]]
 """How many a tenant has of a subsystem's things, and their bytes; in the order of Usage."""
 
+Eraser = Callable[[apsw.Connection, int, int], bool]
+"""Removes some of a tenant's rows, about so many, from tables that aren't found by tenant; whether
+there were any.
+"""
+
 
 class SqliteTenancyEngine:
     """The embedded TenancyEngine."""
@@ -37,10 +42,12 @@ class SqliteTenancyEngine:
         readers: Readers,
         tenant_tables: TenantTables,
         read_usage: Sequence[ReadUsage] = (),
+        erasers: Sequence[Eraser] = (),
     ) -> None:
         self._writer = writer
         self._readers = readers
         self._read_usage = read_usage
+        self._erasers = erasers
         self._tenant_tables = (*tenant_tables, "keys")
 
     async def create_tenant(self, tenant: Tenant, key: Key, also: Also = None) -> Tenant:
@@ -126,6 +133,9 @@ class SqliteTenancyEngine:
 
     async def continue_delete(self, number: int, row_count_max: int) -> bool:
         def work(connection: apsw.Connection) -> bool:
+            for erase in self._erasers:
+                if erase(connection, number, row_count_max):
+                    return False
             for table in self._tenant_tables:
                 if _delete_some(connection, table, number, row_count_max):
                     return False

@@ -100,7 +100,7 @@ class Endpoint:
         self._reads_whole = operation.body is not None and operation.body is not Chunks
         self._body = (
             JsonBody(operation.body)
-            if operation.body not in (None, RAW, ObjectText, Chunks)
+            if operation.decodes and operation.body not in (None, RAW, ObjectText, Chunks)
             else None
         )
         self._streams = frozenset(media.encode() for media in operation.streams)

@@ -153,11 +153,13 @@ def _body(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {"schema": schema}
     if operation.example is not None:
         content["example"] = operation.example
+    # Lines of JSON are no JSON.
+    lines = [media for media in operation.consumes if media.endswith("ndjson")]
     return {
         "required": not operation.body_optional,
         "content": {
             **dict.fromkeys(operation.consumes, content),
-            **{media: {"schema": {"type": "string"}} for media in operation.streams},
+            **{media: {"schema": {"type": "string"}} for media in (*lines, *operation.streams)},
         },
     }
 

@@ -63,6 +63,8 @@ class Operation:
     query: type[msgspec.Struct] | None = None
     body: Any = None
     body_optional: bool = False
+    # False where the handler reads `raw` by itself, which the type only documents.
+    decodes: bool = True
     consumes: tuple[str, ...] = JSON
     produces: str = "application/json"
     body_bytes_max: int = 1 << 20

@@ -160,14 +160,26 @@ def test_another_tenants_names_answer_as_names_that_never_existed(
     new_tenant: Callable[[], Tenant], document: dict[str, Any]
 ) -> None:
     owner, stranger = new_tenant(), new_tenant()
-    owned = {"collection": "owned", "id": "owned-document", "index": "owned", "doc": "owned-doc"}
-    owned["name"] = owner.name
+    owned = {
+        "collection": "owned",
+        "id": "owned-document",
+        "index": "owned",
+        "doc": "owned-doc",
+        "name": owner.name,
+        "stream": "owned-stream",
+        "group": "owned-group",
+        "consumer": "owned-consumer",
+    }
     made = owner.client.put("/v1/collections/owned/documents/owned-document", json={"a": 1})
     assert made.status_code == 201
     found = {"id": "owned-document", "vector": [1, 2, 3]}
     assert owner.client.post("/v1/indexes/owned/documents", json=found).status_code == 200
     state = {"content": b"state", "headers": {"content-type": "application/octet-stream"}}
     assert owner.client.put("/v1/sync/owned-doc/states/phone", **state).status_code == 201
+    stream = "/v1/streams/owned-stream"
+    owner.client.post(f"{stream}/events", json={"data": 1})
+    owner.client.put(f"{stream}/groups/owned-group")
+    owner.client.post(f"{stream}/groups/owned-group/read", json={"consumer": "owned-consumer"})
     key_id, _ = owner.key_with("documents:read")
     etag = made.headers["etag"]
     before = owner.client.get(made.request.url).content
@@ -195,9 +207,11 @@ def test_another_tenants_names_answer_as_names_that_never_existed(
                 stranger.client.delete(f"/v1/collections/{names['collection']}")
                 stranger.client.delete(f"/v1/indexes/{names['index']}")
                 stranger.client.delete(f"/v1/sync/{names['doc']}")
+                stranger.client.delete(f"/v1/streams/{names['stream']}")
             assert len(set(answers)) <= 1, (method, path, headers, answers)
     assert owner.client.get(made.request.url).content == before
     assert key_id in owner.client.get("/v1/keys").text
+    assert owner.client.get(f"{stream}/groups/owned-group").json()["pending"] == 1
 
 
 def _answer(
@@ -218,6 +232,7 @@ def _normal(
         text = text.replace(value, "<name>")
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>", text)
     text = re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f-]{21}", "<uuid>", text)
+    text = re.sub(r"\d{13}-\d+", "<event>", text)
     text = re.sub(r"eyJ[\w.-]+|mk_\w+|\"id\":\"\w{16}\"", "<credential>", text)
     text = re.sub(r'"(bytes|documents|next_cursor|took_ms)":[^,}]+', r'"\1":_', text)
     return status, "" if "/v1/keys" in url and method == "GET" else text

@@ -325,3 +325,132 @@ CREATE INDEX sync_entries_by_content
     ON sync_entries (tenant_id, document_id, digest) WHERE kind <> 'state';
 -- The end of the grace period is by age across tenants.
 CREATE INDEX sync_entries_by_age ON sync_entries (changed_at) WHERE superseded = 1;
+-- ── Streams ─────────────────────────────────────────────────────────────────────────────────────
+-- Written by streams/sqlite*.py. A stream exists from its first event or definition; from DELETE on
+-- it has `deleted_at` and no name, and goes when its rows have gone. It holds the places from
+-- `first_seq` on. `last_…` are the newest event's as of the last trim; where there is a segment,
+-- the newest one says it.
+CREATE TABLE streams (
+    id         INTEGER PRIMARY KEY,
+    tenant_id  INTEGER NOT NULL,
+    name       TEXT    NOT NULL,
+    first_seq  INTEGER NOT NULL,
+    last_seq   INTEGER NOT NULL,
+    last_ms    INTEGER NOT NULL,
+    last_n     INTEGER NOT NULL,
+    max_length INTEGER,
+    max_age_ms INTEGER,
+    created_at INTEGER NOT NULL,
+    deleted_at INTEGER
+) STRICT;
+CREATE UNIQUE INDEX streams_by_name ON streams (tenant_id, name) WHERE deleted_at IS NULL;
+
+-- Events, a row for each run of ids that count on from `ms`-`n`. `k` is the stream's number << 40 |
+-- the place of the first, so a stream's rows lie together, in order, in the table's own tree.
+-- `events` are "type \t data", joined by line breaks. Dropped by trims and with the stream.
+CREATE TABLE stream_segments (
+    k      INTEGER PRIMARY KEY,
+    ms     INTEGER NOT NULL,
+    n      INTEGER NOT NULL,
+    count  INTEGER NOT NULL,
+    events BLOB    NOT NULL
+) STRICT;
+
+-- Consumer groups. `position` is the last place that was delivered, `position_…` its id. `fence` is
+-- the newest delivery's, in microseconds; it only grows.
+CREATE TABLE stream_groups (
+    id             INTEGER PRIMARY KEY,
+    tenant_id      INTEGER NOT NULL,
+    stream_id      INTEGER NOT NULL,
+    name           TEXT    NOT NULL,
+    position       INTEGER NOT NULL,
+    position_ms    INTEGER NOT NULL,
+    position_n     INTEGER NOT NULL,
+    fence          INTEGER NOT NULL,
+    pending        INTEGER NOT NULL,
+    max_deliveries INTEGER NOT NULL,
+    claim_idle_ms  INTEGER NOT NULL,
+    max_pending    INTEGER NOT NULL,
+    created_at     INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX stream_groups_by_name ON stream_groups (tenant_id, stream_id, name);
+
+-- What is pending: a row for each range of places that is held alike. `k` is the group's number <<
+-- 40 | the first place; bit i of `bits` (least significant first) says that place + i is pending.
+-- `at` (microseconds) is the fence while `consumer_id` holds it, else when it may be delivered
+-- again. A row goes with its last bit.
+CREATE TABLE stream_leases (
+    k           INTEGER PRIMARY KEY,
+    at          INTEGER NOT NULL,
+    consumer_id INTEGER,
+    deliveries  INTEGER NOT NULL,
+    count       INTEGER NOT NULL,
+    bits        BLOB    NOT NULL
+) STRICT;
+CREATE INDEX stream_leases_by_time ON stream_leases (k >> 40, consumer_id IS NULL, at);
+
+-- Everyone who ever asked a group. `seen_at` and `active_at` are written every few seconds.
+CREATE TABLE stream_consumers (
+    id        INTEGER PRIMARY KEY,
+    tenant_id INTEGER NOT NULL,
+    group_id  INTEGER NOT NULL,
+    name      TEXT    NOT NULL,
+    seen_at   INTEGER NOT NULL,
+    active_at INTEGER
+) STRICT;
+CREATE UNIQUE INDEX stream_consumers_by_name ON stream_consumers (group_id, name);
+
+-- Events that a group gave up, with a copy of each; gone when redriven, or with the group.
+CREATE TABLE stream_dead_letters (
+    tenant_id  INTEGER NOT NULL,
+    group_id   INTEGER NOT NULL,
+    seq        INTEGER NOT NULL,
+    ms         INTEGER NOT NULL,
+    n          INTEGER NOT NULL,
+    event      BLOB    NOT NULL,
+    deliveries INTEGER NOT NULL,
+    reason     TEXT    NOT NULL,
+    consumer   TEXT,
+    dead_at    INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, group_id, seq)
+) STRICT, WITHOUT ROWID;
+
+-- Webhooks, found by their stream's name, since streams may lie in Redis. The secrets are sealed
+-- under a key that is not in this file (webhooks/sealing.py).
+CREATE TABLE webhooks (
+    tenant_id       INTEGER NOT NULL,
+    stream          TEXT    NOT NULL,
+    name            TEXT    NOT NULL,
+    url             TEXT    NOT NULL,
+    types           TEXT,
+    order_by        TEXT,
+    concurrency     INTEGER NOT NULL,
+    rate_per_s      INTEGER,
+    secret          BLOB    NOT NULL,
+    previous_secret BLOB,
+    previous_until  INTEGER,
+    state           TEXT    NOT NULL CHECK (state IN ('enabled', 'disabled')),
+    reason          TEXT,
+    failing_since   INTEGER,
+    created_at      INTEGER NOT NULL,
+    updated_at      INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, stream, name)
+) STRICT, WITHOUT ROWID;
+
+-- What was sent where, and how it went. Written in the transaction that acknowledges the event;
+-- dropped after a week, and all but the newest ten thousand of each webhook.
+CREATE TABLE webhook_attempts (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant_id   INTEGER NOT NULL,
+    stream      TEXT    NOT NULL,
+    webhook     TEXT    NOT NULL,
+    event_id    TEXT,
+    message_id  TEXT    NOT NULL,
+    number      INTEGER NOT NULL,
+    at          INTEGER NOT NULL,
+    duration_ms INTEGER NOT NULL,
+    status      INTEGER,
+    error       TEXT,
+    response    TEXT
+) STRICT;
+CREATE INDEX webhook_attempts_by_webhook ON webhook_attempts (tenant_id, stream, webhook, id);
