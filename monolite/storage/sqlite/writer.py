@@ -6,9 +6,9 @@
                            (at `normal`, COMMIT too)
 
 A write is a function of the connection. It runs in a savepoint of its own, unless it is a single
-statement, so one that raises takes back only itself, and its future is settled after the commit, never before: what was
-acknowledged is in the log. At `synchronous=FULL` the commit is one fsync for the whole batch,
-which grows by itself with the load, since writes wait while the disk works.
+statement, so one that raises takes back only itself, and its future is settled after the commit,
+never before: what was acknowledged is in the log. At `synchronous=FULL` the commit is one fsync for
+the whole batch, which grows by itself with the load, since writes wait while the disk works.
 
 The statements of short writes run on the loop and only what may wait for the disk or for another
 process's lock goes to the thread. Statements on the thread would hand the interpreter lock to and
