@@ -75,14 +75,19 @@ class SqliteStreamUpkeep:
 
     async def clean(self) -> bool:
         """Remove a slice of rows; whether more are left."""
+        await self._look()
+        return await self._store.writer.submit(self._clean, is_long=True)
+
+    async def _look(self) -> None:
+        """Find, once, what a server before this one left behind."""
+        if self._has_looked:
+            return
         store = self._store
-        if not self._has_looked:
-            # What a server before this one left behind.
-            self._has_looked = True
-            store.trimmed |= set(await store.readers.run(_all_trimmed, deadline_s=60.0))
-            holding = await store.readers.run(_all_holding, deadline_s=60.0)
-            store.holding.update(holding)
-        return await store.writer.submit(self._clean, is_long=True)
+        trimmed = await store.readers.run(_all_trimmed, deadline_s=60.0)
+        holding = await store.readers.run(_all_holding, deadline_s=60.0)
+        store.trimmed |= set(trimmed)
+        store.holding.update(holding)
+        self._has_looked = True
 
     def _clean(self, connection: apsw.Connection) -> bool:
         hidden = connection.execute(_HIDDEN).fetchone()
@@ -124,6 +129,7 @@ class SqliteStreamUpkeep:
 
     async def sweep(self) -> None:
         """Look at what fell due since the last time."""
+        await self._look()
         store = self._store
         for tenant_id, stream, group in list(store.holding):
             state = store.catalog.get(tenant_id, stream)
