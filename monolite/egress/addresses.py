@@ -83,7 +83,7 @@ def why_refused(address: Address) -> str | None:
     if isinstance(address, IPv6Address):
         if address.scope_id is not None:
             return "it is link-local"
-        if _within(address, _CARRIES_IPV4):
+        if not address.is_loopback and _within(address, _CARRIES_IPV4):
             return "it carries an IPv4 address inside an IPv6 one"
     if address.is_multicast:
         return "it is a multicast address"

@@ -20,8 +20,7 @@ What an append acknowledged is in the store's log. A group delivers each event a
 delivery that is neither acknowledged nor given back within `claim_idle_ms` is made again, to
 whoever asks next, and after `max_deliveries` the event is a dead letter. Every delivery has a
 token; one that was overtaken by a later delivery acknowledges nothing and changes nothing, so two
-consumers that both believe they hold an event can't both finish it. What a consumer does beside
-its acknowledgement is done once where both are one commit (`X-Event-Ack` on a document's write).
+consumers that both believe they hold an event can't both finish it.
 
 An engine that fails answers with a StorageError and has changed nothing. A killed server comes
 back with every acknowledged append, and with what was delivered and not acknowledged still held.
