@@ -453,3 +453,190 @@ CREATE TABLE webhook_attempts (
     response    TEXT
 ) STRICT;
 CREATE INDEX webhook_attempts_by_webhook ON webhook_attempts (tenant_id, stream, webhook, id);
+
+
+-- ── Jobs ────────────────────────────────────────────────────────────────────────────────────────
+-- Written by jobs/sqlite*.py. A queue exists from its first job or definition and never goes. The
+-- counts are of its jobs by state, kept in the transaction that moves them. At most `rate_count` in
+-- `rate_period_ms` are claimed; `rate_tokens` were left at `rate_at`. NULL `retention_s` is the
+-- installation's. `has_calls` says that some job of it named a URL.
+CREATE TABLE job_queues (
+    id             INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant_id      INTEGER NOT NULL,
+    name           TEXT    NOT NULL,
+    paused         INTEGER NOT NULL CHECK (paused IN (0, 1)),
+    rate_count     INTEGER,
+    rate_period_ms INTEGER,
+    rate_tokens    REAL    NOT NULL,
+    rate_at        INTEGER NOT NULL,
+    retention_s    INTEGER,
+    has_calls      INTEGER NOT NULL CHECK (has_calls IN (0, 1)),
+    scheduled      INTEGER NOT NULL,
+    available      INTEGER NOT NULL,
+    running        INTEGER NOT NULL,
+    retryable      INTEGER NOT NULL,
+    completed      INTEGER NOT NULL,
+    discarded      INTEGER NOT NULL,
+    cancelled      INTEGER NOT NULL,
+    created_at     INTEGER NOT NULL,
+    updated_at     INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX job_queues_by_name ON job_queues (tenant_id, name);
+CREATE INDEX job_queues_with_calls ON job_queues (id) WHERE has_calls = 1;
+
+-- Jobs. `state` is NULL while one is live, and then exactly one of the four tables below has it;
+-- `attempt` is how often it had been claimed when this row was last written. `errors` and `result`
+-- are JSON. A finished one goes after its queue's retention. A claim doesn't touch this row.
+CREATE TABLE jobs (
+    key               INTEGER PRIMARY KEY,
+    tenant_id         INTEGER NOT NULL,
+    queue_id          INTEGER NOT NULL,
+    id                TEXT    NOT NULL,
+    state             TEXT    CHECK (state IN ('completed', 'discarded', 'cancelled')),
+    attempt           INTEGER NOT NULL,
+    finished_at       INTEGER,
+    priority          INTEGER NOT NULL,
+    run_at            INTEGER NOT NULL,
+    flags             INTEGER NOT NULL,
+    max_attempts      INTEGER NOT NULL,
+    timeout_ms        INTEGER,
+    url               TEXT,
+    unique_key        TEXT,
+    concurrency_key   TEXT,
+    concurrency_limit INTEGER NOT NULL,
+    created_at        INTEGER NOT NULL,
+    payload           TEXT    NOT NULL,
+    result            TEXT,
+    errors            TEXT
+) STRICT;
+CREATE UNIQUE INDEX jobs_by_id ON jobs (tenant_id, id);
+-- For lists of finished jobs, and for their end.
+CREATE INDEX jobs_finished ON jobs (tenant_id, queue_id, state, finished_at)
+    WHERE finished_at IS NOT NULL;
+
+-- What can be claimed, in the order of claims: `rank` is the negative priority. Lane 0 is for
+-- workers, lane 1 for jobs whose URL the server calls.
+CREATE TABLE job_ready (
+    tenant_id INTEGER NOT NULL,
+    queue_id  INTEGER NOT NULL,
+    lane      INTEGER NOT NULL,
+    rank      INTEGER NOT NULL,
+    run_at    INTEGER NOT NULL,
+    key       INTEGER NOT NULL,
+    attempt   INTEGER NOT NULL,
+    flags     INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, queue_id, lane, rank, run_at, key)
+) STRICT, WITHOUT ROWID;
+
+-- What is to run later. Apart from what is ready, so that no claim reads past it: the claim that
+-- finds one due moves it over.
+CREATE TABLE job_future (
+    tenant_id INTEGER NOT NULL,
+    queue_id  INTEGER NOT NULL,
+    run_at    INTEGER NOT NULL,
+    key       INTEGER NOT NULL,
+    rank      INTEGER NOT NULL,
+    attempt   INTEGER NOT NULL,
+    flags     INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, queue_id, run_at, key)
+) STRICT, WITHOUT ROWID;
+
+-- What was ready when its concurrency key had no place free. The one that ends lets the next go.
+CREATE TABLE job_blocked (
+    tenant_id       INTEGER NOT NULL,
+    queue_id        INTEGER NOT NULL,
+    concurrency_key TEXT    NOT NULL,
+    rank            INTEGER NOT NULL,
+    run_at          INTEGER NOT NULL,
+    key             INTEGER NOT NULL,
+    attempt         INTEGER NOT NULL,
+    flags           INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, queue_id, concurrency_key, rank, run_at, key)
+) STRICT, WITHOUT ROWID;
+
+-- Leases: one row a claim, for all the jobs it gave to a worker. `keys` are theirs, 8 bytes each,
+-- and `held` is how many are still held. `secret` is what their tokens say. Extending a job gives it
+-- a row of its own. It goes with the last job held.
+CREATE TABLE job_claims (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant_id  INTEGER NOT NULL,
+    queue_id   INTEGER NOT NULL,
+    worker     TEXT    NOT NULL,
+    secret     INTEGER NOT NULL,
+    claimed_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    held       INTEGER NOT NULL,
+    keys       BLOB    NOT NULL
+) STRICT;
+-- Expired ones are looked for across tenants.
+CREATE INDEX job_claims_by_expiry ON job_claims (expires_at);
+
+-- What a worker holds. `deadline` is when its time-out ends the attempt, whatever was extended.
+CREATE TABLE job_running (
+    key       INTEGER PRIMARY KEY,
+    tenant_id INTEGER NOT NULL,
+    queue_id  INTEGER NOT NULL,
+    claim_id  INTEGER NOT NULL,
+    attempt   INTEGER NOT NULL,
+    flags     INTEGER NOT NULL,
+    deadline  INTEGER
+) STRICT;
+
+-- The unique keys of live jobs.
+CREATE TABLE job_unique_keys (
+    tenant_id  INTEGER NOT NULL,
+    queue_id   INTEGER NOT NULL,
+    unique_key TEXT    NOT NULL,
+    key        INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, queue_id, unique_key)
+) STRICT, WITHOUT ROWID;
+
+-- How many jobs of a concurrency key run; no row where none does.
+CREATE TABLE job_concurrency (
+    tenant_id       INTEGER NOT NULL,
+    queue_id        INTEGER NOT NULL,
+    concurrency_key TEXT    NOT NULL,
+    running         INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, queue_id, concurrency_key)
+) STRICT, WITHOUT ROWID;
+
+-- Schedules. `next_at` is the next tick, NULL while paused; whoever moves it on adds the job, in one
+-- transaction. `job` is the job to add, JSON.
+CREATE TABLE job_schedules (
+    tenant_id   INTEGER NOT NULL,
+    name        TEXT    NOT NULL,
+    cron        TEXT    NOT NULL,
+    timezone    TEXT    NOT NULL,
+    queue       TEXT    NOT NULL,
+    job         TEXT    NOT NULL,
+    paused      INTEGER NOT NULL CHECK (paused IN (0, 1)),
+    next_at     INTEGER,
+    last_at     INTEGER,
+    last_job_id TEXT,
+    created_at  INTEGER NOT NULL,
+    updated_at  INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, name)
+) STRICT, WITHOUT ROWID;
+-- Due ones are looked for across tenants.
+CREATE INDEX job_schedules_by_tick ON job_schedules (next_at) WHERE next_at IS NOT NULL;
+
+
+-- ── Locks ───────────────────────────────────────────────────────────────────────────────────────
+-- Written by locks/sqlite.py. A lock is held until `expires_at`; an expired row stays until the next
+-- holder or the hourly sweep. Who waits is known to the server alone, since waiting ends with it.
+CREATE TABLE locks (
+    tenant_id   INTEGER NOT NULL,
+    namespace   TEXT    NOT NULL,
+    key         TEXT    NOT NULL,
+    owner       TEXT    NOT NULL,
+    token       INTEGER NOT NULL,
+    acquired_at INTEGER NOT NULL,
+    expires_at  INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, namespace, key)
+) STRICT, WITHOUT ROWID;
+
+-- The last fencing number a tenant's locks were given. It only grows, and is kept.
+CREATE TABLE lock_tokens (
+    tenant_id INTEGER PRIMARY KEY,
+    last      INTEGER NOT NULL
+) STRICT;

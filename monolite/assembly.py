@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -31,6 +32,15 @@ from monolite.documents.core import Documents
 from monolite.errors import Unauthenticated
 from monolite.inference import endpoints as inference_endpoints
 from monolite.inference.core import Embeddings
+from monolite.jobs import endpoints as job_endpoints
+from monolite.jobs import queue_endpoints, schedule_endpoints
+from monolite.jobs.core import EXPIRY_INTERVAL_S as JOB_EXPIRY_INTERVAL_S
+from monolite.jobs.core import RESCUE_INTERVAL_S, Jobs
+from monolite.jobs.engine import JobEngine
+from monolite.jobs.schedules import Schedules
+from monolite.locks import endpoints as lock_endpoints
+from monolite.locks.core import SWEEP_INTERVAL_S, Locks
+from monolite.locks.lock import Waits
 from monolite.models.embedding import Embedding
 from monolite.models.file import ModelPlace
 from monolite.models.registry import Models
@@ -69,6 +79,7 @@ from monolite.tenancy.news import KeyNews
 from monolite.tenancy.portability import Portability
 from monolite.tenancy.secret import RootSecret
 from monolite.tenancy.tokens import TokenSigner
+from monolite.waiting import Lines
 from monolite.web import openapi
 from monolite.web.application import Application
 from monolite.web.call import Call
@@ -118,6 +129,10 @@ class Installation:
         self._encoders = EncoderThreads(models_of(settings, directory))
         self._embedding = Embedding(self._encoders)
         self._followers: Followers | None = None
+        self.job_lines = Lines()
+        self._jobs: Jobs | None = None
+        self._schedules: Schedules | None = None
+        self._locks: Locks | None = None
 
     @classmethod
     async def open(
@@ -262,7 +277,31 @@ class Installation:
         operations += self._sync_operations(cursors)
         if (streams := self.engines.streams) is not None:
             operations += self._stream_operations(streams, cursors, secret)
+        if self.engines.jobs is not None:
+            operations += self._job_operations(self.engines.jobs, cursors)
+        if self.engines.locks is not None:
+            self._locks = Locks(
+                self.engines.locks, self.clock, alert_s=self.settings.lock_wait_alert_s
+            )
+            operations += lock_endpoints.operations(self._locks, cursors, self.clock)
         return operations
+
+    def _job_operations(self, engine: JobEngine, cursors: Cursors) -> list[Operation]:
+        self._jobs = jobs = Jobs(
+            engine,
+            self.job_lines,
+            self.clock,
+            self.identifiers,
+            secret=lambda: int.from_bytes(os.urandom(8)) >> 1,
+            payload_bytes_max=self.settings.job_bytes_max,
+        )
+        self._schedules = schedules = Schedules(engine, self.clock, self.identifiers)
+        engine.follow(jobs.changed, schedules.moved)
+        return [
+            *job_endpoints.operations(jobs),
+            *queue_endpoints.operations(jobs, cursors),
+            *schedule_endpoints.operations(schedules, jobs, cursors),
+        ]
 
     def _sync_operations(self, cursors: Cursors) -> list[Operation]:
         settings, engine = self.settings, self.engines.sync
@@ -361,11 +400,15 @@ class Installation:
 
     def _gauges(self) -> Measures:
         streams = self.engines.streams
+        waits = Waits(0, 0) if self._locks is None else self._locks.waits()
         return {
             **self.engines.gauges(),
             **({} if streams is None else streams.gauges()),
+            "lock_waiters": ("Who waits for a lock.", waits.count),
+            "lock_wait_seconds_max": ("The longest wait for a lock.", waits.longest_ms / 1000),
             "disk_free_bytes": ("Free space.", disk_space(self.directory.path).free_bytes),
             "live_connections": ("Open streams and sockets.", self.live.count),
+            "job_claims_waiting": ("Workers that wait for a job.", self.job_lines.count),
             "sync_listeners": ("Who follows a document.", self.channels.listener_count),
         }
 
@@ -374,6 +417,10 @@ class Installation:
         return {
             **self.engines.counters(),
             **({} if streams is None else streams.counters()),
+            "lock_long_waits": (
+                "Waits for a lock past MONOLITE_LOCK_WAIT_ALERT_S.",
+                0 if self._locks is None else self._locks.long_waits_total,
+            ),
             "sync_entries_delivered": (
                 "Entries brought to listeners.",
                 self.channels.delivered_total,
@@ -428,8 +475,31 @@ class Installation:
         for engine in (documents, sync, self.engines.search):
             if engine is not None:
                 self._tasks.append(loop.create_task(_keep_up(engine)))
+        self._start_jobs(loop)
+        if self._locks is not None:
+            self.run_in_background(self._locks.sweep, SWEEP_INTERVAL_S, at_once=True)
         if self._followers is not None:
             self._tasks.append(loop.create_task(self._followers.run()))
+
+    def _start_jobs(self, loop: asyncio.AbstractEventLoop) -> None:
+        engine = self.engines.jobs
+        if engine is None or self._jobs is None or self._schedules is None:
+            return
+
+        async def expire() -> None:
+            retention_s = self.settings.job_retention_s
+            while await engine.expire(self.clock.now_ms(), retention_s):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+        self.run_in_background(self._jobs.rescue, RESCUE_INTERVAL_S)
+        self.run_in_background(expire, JOB_EXPIRY_INTERVAL_S, at_once=True)
+        self._tasks.append(loop.create_task(self._schedules.run()))
+
+    def stop_waiting(self) -> None:
+        """The server stops: whoever waits for something to come is answered now."""
+        self.job_lines.close()
+        if self._locks is not None:
+            self._locks.close()
 
     async def _write_usage(self) -> None:
         try:

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from monolite.documents.engine import DocumentEngine
+from monolite.jobs.engine import JobEngine
+from monolite.locks.engine import LockEngine
 from monolite.operator.health import Check
 from monolite.operator.triggers import Figure
 from monolite.search.engine import SearchEngine
@@ -161,6 +163,16 @@ class Engines(Protocol):
     @property
     def webhooks(self) -> WebhookEngine:
         """Webhooks and the log of their attempts."""
+        ...
+
+    @property
+    def jobs(self) -> JobEngine | None:
+        """Queues and schedules; None where the database has no engine for them."""
+        ...
+
+    @property
+    def locks(self) -> LockEngine | None:
+        """Locks; None where the database has no engine for them."""
         ...
 
     async def begin(self, news: KeyNews) -> None:

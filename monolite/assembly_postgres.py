@@ -86,6 +86,8 @@ class PostgresEngines:
             pool, [PostgresDocumentArchive(self.documents), PostgresSyncArchive()]
         )
         self.search = None
+        self.jobs = None
+        self.locks = None
 
     # ── Its life ───────────────────────────────────────────────────────────────────────────────
 

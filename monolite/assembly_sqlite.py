@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -18,6 +19,12 @@ from monolite.documents.sqlite_archive import SqliteDocumentArchive
 from monolite.documents.usage import Usage
 from monolite.documents.validation import SchemaChecks
 from monolite.errors import Malformed, Unavailable
+from monolite.jobs.core import backoff_ms
+from monolite.jobs.sqlite import TENANT_TABLES as JOB_TABLES
+from monolite.jobs.sqlite import SqliteJobEngine
+from monolite.jobs.sqlite_archive import SqliteJobArchive
+from monolite.locks.sqlite import TENANT_TABLES as LOCK_TABLES
+from monolite.locks.sqlite import SqliteLockEngine
 from monolite.operator import triggers
 from monolite.operator.health import Check
 from monolite.replication import manifest
@@ -75,6 +82,8 @@ class SqliteEngines:
                 *WEBHOOK_TABLES,
                 *DOCUMENT_TABLES,
                 *SYNC_TABLES,
+                *JOB_TABLES,
+                *LOCK_TABLES,
                 *IDEMPOTENCY_TABLES,
             ),
             (tenant_usage,),
@@ -94,6 +103,12 @@ class SqliteEngines:
         self.sync = SqliteSyncEngine(
             self.writer, self.readers, now_ms=clock.now_ms, grace_s=settings.sync_grace_s
         )
+        self.jobs = SqliteJobEngine(
+            self.writer,
+            self.readers,
+            delay=lambda attempt: backoff_ms(attempt, random.random()),  # noqa: S311  # a jitter
+        )
+        self.locks = SqliteLockEngine(self.writer, self.readers)
         self.archives = SqliteArchiveEngine(
             self.writer,
             self._open_reader,
@@ -101,6 +116,7 @@ class SqliteEngines:
                 SqliteDocumentArchive(self.documents),
                 SqliteSyncArchive(),
                 SqliteSearchArchive(),
+                SqliteJobArchive(),
             ],
         )
 

@@ -64,6 +64,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[Installation, str], N
             notifier.stopping()
             watchdog.cancel()
             installation.live.end_all()
+            installation.stop_waiting()
             finished = await server.stop(settings.drain_s)
         finally:
             directory.server_info.unlink(missing_ok=True)

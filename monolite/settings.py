@@ -257,6 +257,21 @@ class Settings:
         "hosts and networks that webhooks may call though they are private: localhost,10.0.0.0/8",
         "",
     )
+    job_bytes_max: int = _of(
+        "MONOLITE_JOB_BYTES_MAX", _positive, "the largest payload or result of a job", 1 << 20
+    )
+    job_retention_s: int = _of(
+        "MONOLITE_JOB_RETENTION_S",
+        _positive,
+        "how long finished jobs are kept, where their queue says nothing",
+        86_400,
+    )
+    lock_wait_alert_s: float = _of(
+        "MONOLITE_LOCK_WAIT_ALERT_S",
+        _number,
+        "how long a lock may be waited for before that is logged and counted",
+        5.0,
+    )
     disk_bytes_min: int = _of(
         "MONOLITE_DISK_BYTES_MIN", _positive, "free bytes under which /readyz is 503", 64 << 20
     )
