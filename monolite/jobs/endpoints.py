@@ -17,7 +17,7 @@ from monolite.jobs.shown import (
     JobShown,
     Lease,
     ManyAdded,
-    OneAdded,
+    OneOrManyAdded,
     Word,
     added_shown,
     claimed_answer,
@@ -26,6 +26,7 @@ from monolite.jobs.shown import (
     secret_of,
     text_of,
 )
+from monolite.names import NAME_PATTERN
 from monolite.web.answer import Answer, json_answer
 from monolite.web.call import Call
 from monolite.web.decoding import JsonBody
@@ -64,7 +65,7 @@ class Completed(msgspec.Struct, forbid_unknown_fields=True):
 class CompletedOne(Completed, forbid_unknown_fields=True, kw_only=True):
     """One of several."""
 
-    id: Annotated[str, msgspec.Meta(max_length=128)]
+    id: Annotated[str, msgspec.Meta(pattern=f"^{NAME_PATTERN}$")]
 
 
 class CompletedMany(msgspec.Struct, forbid_unknown_fields=True):
@@ -132,7 +133,7 @@ def operations(jobs: Jobs) -> list[Operation]:
             ENQUEUE,
             "Add a job, or many",
             e.add,
-            {201: OneAdded | ManyAdded, 200: OneAdded | ManyAdded},
+            {201: OneOrManyAdded, 200: OneOrManyAdded},
             body=JobSet | Annotated[list[JobSet], msgspec.Meta(min_length=1, max_length=COUNT_MAX)],
             body_bytes_max=BODY_BYTES_MAX,
             streams=(NDJSON,),

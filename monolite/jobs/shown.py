@@ -85,6 +85,15 @@ class ManyAdded(msgspec.Struct):
     jobs: list[AddedShown]
 
 
+class OneOrManyAdded(msgspec.Struct, omit_defaults=True):
+    """The job's members, or `jobs` where an array or NDJSON was posted."""
+
+    id: str | None = None
+    queue: str | None = None
+    state: State | None = None
+    jobs: list[AddedShown] | None = None
+
+
 class DeliveryShown(msgspec.Struct):
     """A job in a worker's hands. The token is of this one delivery."""
 

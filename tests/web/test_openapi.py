@@ -170,6 +170,10 @@ def test_another_tenants_names_answer_as_names_that_never_existed(
         "group": "owned-group",
         "consumer": "owned-consumer",
         "webhook": "owned-webhook",
+        "queue": "owned-queue",
+        "schedule": "owned-schedule",
+        "namespace": "owned-namespace",
+        "key": "owned-lock",
     }
     made = owner.client.put("/v1/collections/owned/documents/owned-document", json={"a": 1})
     assert made.status_code == 201
@@ -183,6 +187,13 @@ def test_another_tenants_names_answer_as_names_that_never_existed(
     hook = {"url": "https://192.0.33.8/hooks"}
     assert owner.client.put(f"{stream}/webhooks/owned-webhook", json=hook).status_code == 201
     owner.client.post(f"{stream}/groups/owned-group/read", json={"consumer": "owned-consumer"})
+    job = owner.client.post("/v1/queues/owned-queue/jobs", json={"payload": 1})
+    owned["job"] = job.json()["id"]
+    ticks = {"cron": "@yearly", "queue": "owned-queue", "payload": 1}
+    assert owner.client.put("/v1/schedules/owned-schedule", json=ticks).status_code == 201
+    lock = "/v1/locks/owned-namespace/owned-lock"
+    held = owner.client.put(lock, json={"owner": "worker-1", "ttl_ms": 600_000})
+    assert held.status_code == 200
     key_id, _ = owner.key_with("documents:read")
     etag = made.headers["etag"]
     before = owner.client.get(made.request.url).content
@@ -215,6 +226,9 @@ def test_another_tenants_names_answer_as_names_that_never_existed(
     assert owner.client.get(made.request.url).content == before
     assert key_id in owner.client.get("/v1/keys").text
     assert owner.client.get(f"{stream}/groups/owned-group").json()["pending"] == 1
+    assert owner.client.get(f"/v1/jobs/{owned['job']}").json()["state"] == "available"
+    released = {"owner": "worker-1", "token": held.json()["token"]}
+    assert owner.client.delete(lock, params=released).status_code == 204
 
 
 def _answer(
@@ -236,6 +250,7 @@ def _normal(
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>", text)
     text = re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f-]{21}", "<uuid>", text)
     text = re.sub(r"\d{13}-\d+", "<event>", text)
+    text = re.sub(r'"token":("[0-9a-f]{16}"|\d+)', '"token":_', text)
     text = re.sub(r"eyJ[\w.-]+|mk_\w+|whsec_[\w+/=]+|\"id\":\"\w{16}\"", "<credential>", text)
     text = re.sub(r'"(bytes|documents|next_cursor|took_ms)":[^,}]+', r'"\1":_', text)
     return status, "" if "/v1/keys" in url and method == "GET" else text
