@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,6 +17,12 @@ from monolite.documents.postgres_changes import settle_cluster
 from monolite.documents.usage import Usage
 from monolite.documents.validation import SchemaChecks
 from monolite.errors import Malformed
+from monolite.jobs.core import backoff_ms
+from monolite.jobs.postgres import TENANT_TABLES as JOB_TABLES
+from monolite.jobs.postgres import PostgresJobEngine
+from monolite.jobs.postgres_archive import PostgresJobArchive
+from monolite.locks.postgres import TENANT_TABLES as LOCK_TABLES
+from monolite.locks.postgres import PostgresLockEngine
 from monolite.operator import triggers
 from monolite.operator.health import Check
 from monolite.settings import Settings
@@ -79,15 +86,31 @@ class PostgresEngines:
         )
         self.tenancy = PostgresTenancyEngine(
             pool,
-            (*WEBHOOK_TABLES, *DOCUMENT_TABLES, *SYNC_TABLES, *IDEMPOTENCY_TABLES),
+            (
+                *WEBHOOK_TABLES,
+                *DOCUMENT_TABLES,
+                *SYNC_TABLES,
+                *JOB_TABLES,
+                *LOCK_TABLES,
+                *IDEMPOTENCY_TABLES,
+            ),
             (self.documents.tenant_usage, self.sync.tenant_usage),
         )
         self.archives = PostgresArchiveEngine(
-            pool, [PostgresDocumentArchive(self.documents), PostgresSyncArchive()]
+            pool,
+            [
+                PostgresDocumentArchive(self.documents),
+                PostgresSyncArchive(),
+                PostgresJobArchive(),
+            ],
         )
         self.search = None
-        self.jobs = None
-        self.locks = None
+        self.jobs = PostgresJobEngine(
+            pool,
+            self.notifications,
+            delay=lambda attempt: backoff_ms(attempt, random.random()),  # noqa: S311  # a jitter
+        )
+        self.locks = PostgresLockEngine(pool, self.notifications)
 
     # ── Its life ───────────────────────────────────────────────────────────────────────────────
 
@@ -103,6 +126,8 @@ class PostgresEngines:
 
     async def close(self) -> None:
         await self.sync.stop()
+        await self.jobs.stop()
+        await self.locks.stop()
         await self.notifications.close()
         if self._news is not None:
             self._news.stop()

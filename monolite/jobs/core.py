@@ -16,6 +16,9 @@ BACKOFF_MS = 2000
 BACKOFF_MS_MAX = 6 * 3_600_000
 RESCUE_INTERVAL_S = 1.0
 EXPIRY_INTERVAL_S = 60.0
+LOOK_AGAIN_S = 2.0
+"""How long news that may have been lost is waited for."""
+
 _WAIT_S_MIN = 0.002
 
 _MISSING_QUEUE = "There is no such queue; it comes into being with its first job."
@@ -111,7 +114,7 @@ class Jobs:
                 if claimed.next_at is not None:
                     next_s = (claimed.next_at - self._clock.now_ms()) / 1000
                     left_s = min(left_s, max(_WAIT_S_MIN, next_s))
-                await place.come(left_s)
+                await place.come(min(left_s, LOOK_AGAIN_S))
         if claimed.is_more:
             self._lines.call(key, 1)
         return claimed

@@ -43,12 +43,3 @@ def server(
 def engine(new_engine: Callable[[Path], Engine], tmp_path: Path) -> Engine:
     """A database of the test's own."""
     return new_engine(tmp_path / "data")
-
-
-@pytest.fixture(autouse=True)
-def embedded(request: pytest.FixtureRequest) -> None:
-    """Jobs and locks have no engine on PostgreSQL yet."""
-    name = request.module.__name__.rpartition(".")[2]
-    is_embedded = name in ("test_jobs", "test_job_limits", "test_schedules", "test_locks")
-    if is_embedded and request.getfixturevalue("engine_name") == "postgresql":
-        pytest.skip("jobs and locks are on SQLite")
