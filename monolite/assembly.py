@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,17 +24,20 @@ import msgspec
 from monolite import __version__, kernels
 from monolite.assembly_engines import Engines, Kept, KeptDocuments, Measures, Streaming
 from monolite.assembly_webhooks import make_webhooks
-from monolite.bundle import bundled_model, resource
+from monolite.bundle import bundled_model, is_frozen, resource
 from monolite.clock import Identifiers, SystemClock
 from monolite.documents import collection_endpoints
 from monolite.documents import endpoints as document_endpoints
 from monolite.documents.collections import Collections
 from monolite.documents.core import Documents
 from monolite.errors import Unauthenticated
+from monolite.inference import chat_endpoints
 from monolite.inference import endpoints as inference_endpoints
+from monolite.inference.chat import Chat
 from monolite.inference.core import Embeddings
 from monolite.models.embedding import Embedding
 from monolite.models.file import ModelPlace
+from monolite.models.language_models import LanguageModels
 from monolite.models.registry import Models
 from monolite.models.threads import EncoderThreads
 from monolite.operator import endpoints as operator_endpoints
@@ -118,6 +123,11 @@ class Installation:
         self._encoders = EncoderThreads(models_of(settings, directory))
         self._embedding = Embedding(self._encoders)
         self._followers: Followers | None = None
+        self._chat = Chat(
+            language_models_of(settings, directory),
+            "int4" if settings.kv_cache == "int4" else "int8",
+            lambda: int.from_bytes(os.urandom(8)),
+        )
 
     @classmethod
     async def open(
@@ -258,7 +268,8 @@ class Installation:
         operations += self._document_operations(self.engines.documents, cursors)
         if self.engines.search is not None:
             operations += self._search_operations(self.engines.search, cursors)
-        operations += inference_endpoints.operations(Embeddings(self._encoders))
+        operations += inference_endpoints.operations(Embeddings(self._encoders), self._chat.models)
+        operations += chat_endpoints.operations(self._chat, self.identifiers.new)
         operations += self._sync_operations(cursors)
         if (streams := self.engines.streams) is not None:
             operations += self._stream_operations(streams, cursors, secret)
@@ -445,6 +456,7 @@ class Installation:
         if self._tasks:
             await self._write_usage()
         self.channels.close()
+        await self._chat.close()
         await self._encoders.close()
         await self.engines.close()
         self._lock.release()
@@ -477,3 +489,17 @@ def models_of(settings: Settings, directory: DataDirectory) -> Models:
         directories.append(resource("monolite/models"))
     shipped = bundled_model()
     return Models(directories, None if shipped is None else ModelPlace(*shipped))
+
+
+def language_models_of(settings: Settings, directory: DataDirectory) -> LanguageModels:
+    """The operator's own, then those that came with the program, or lie beside it."""
+    directories = [settings.models or directory.path / "models"]
+    with suppress(FileNotFoundError):
+        directories.append(resource("monolite/models"))
+    if is_frozen():
+        directories.append(Path("/proc/self/exe").resolve().parent)
+    return LanguageModels(
+        directories,
+        context_tokens=settings.context_tokens,
+        kv_bytes_max=settings.kv_bytes_max,
+    )
