@@ -377,6 +377,8 @@ class Installation:
             **({} if streams is None else streams.gauges()),
             "disk_free_bytes": ("Free space.", disk_space(self.directory.path).free_bytes),
             "live_connections": ("Open streams and sockets.", self.live.count),
+            "inference_running": ("Answers being decoded.", self._chat.running_count),
+            "inference_waiting": ("Answers that wait to be decoded.", self._chat.waiting_count),
             "sync_listeners": ("Who follows a document.", self.channels.listener_count),
         }
 
@@ -385,6 +387,7 @@ class Installation:
         return {
             **self.engines.counters(),
             **({} if streams is None else streams.counters()),
+            "tokens_decoded": ("Tokens of answers.", self._chat.decoded_total),
             "sync_entries_delivered": (
                 "Entries brought to listeners.",
                 self.channels.delivered_total,

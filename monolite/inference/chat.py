@@ -51,9 +51,19 @@ class Chat:
         self._open: _Open | None = None
 
     @property
-    def scheduler(self) -> Scheduler | None:
-        """Of the open model, if one is."""
-        return None if self._open is None else self._open.scheduler
+    def running_count(self) -> int:
+        """Answers being decoded."""
+        return 0 if self._open is None else self._open.scheduler.running_count
+
+    @property
+    def waiting_count(self) -> int:
+        """Answers that wait for a place."""
+        return 0 if self._open is None else self._open.scheduler.waiting_count
+
+    @property
+    def decoded_total(self) -> int:
+        """Tokens of answers since the model was opened."""
+        return 0 if self._open is None else self._open.scheduler.decoded_total
 
     async def close(self) -> None:
         """End what is decoded."""

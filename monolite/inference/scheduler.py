@@ -1,8 +1,8 @@
 """Answers that are decoded together: continuous batching on one thread.
 
-    submit ─► waiting ─a place, and room─► prefill, a chunk a pass ─► decode, a token a pass ─► ended
-                 │                            │                         │
-                 └─ the queue is full: 429    └── cancelled: gone within a pass
+    submit ─► waiting ─a place, room─► prefill, a chunk a pass ─► decode, a token a pass ─► ended
+                 │                          │                           │
+                 └─ queue full: 429         └── cancelled: gone within a pass
 
 Each pass over the weights takes one token of every answer that decodes and a chunk of prompts that
 wait to be read (Yu et al. 2022, Orca; Agrawal et al. 2023, Sarathi), so a long prompt slows others

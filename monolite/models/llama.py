@@ -10,6 +10,10 @@ Queries and keys are turned by a Hadamard matrix after their positions, which ch
 the two and spreads the few large values of a key over all: eight bits lose next to nothing then,
 and four a third of what they lost (QuaRot, Ashkboos et al. 2024).
 
+The first token of a sequence, to which all others attend, grows values a thousand times those of
+others (Sun et al. 2024, Massive Activations), of which eight bits keep too little: its rows are
+multiplied twice, by what was quantized and by what that left over.
+
 T tokens of all spans go through each matrix together, so that it is read once for all sequences.
 """
 
@@ -23,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monolite.kernels import language
-from monolite.kernels.blocks import Blocks
+from monolite.kernels.blocks import COLUMNS, Blocks
 from monolite.kernels.cache import Cache
 from monolite.models.decoder import CacheType, Opened, Span
 from monolite.models.gguf import BadGguf, Gguf
@@ -184,9 +188,10 @@ class Llama:
         seen = np.concatenate(visible)
         cosine, sine = self._cosine[seen - 1], self._sine[seen - 1]
         x = dequantize(self._embedding_rows[np.asarray(tokens)], self._embedding.type.name)
+        first_rows = np.flatnonzero(seen == 1)
         for at, layer in enumerate(self._layers):
-            x += self._attention(layer, at, x, cosine, sine, places, seen)
-            x += self._mlp(layer, x)
+            x += self._attention(layer, at, x, cosine, sine, places, seen, first_rows)
+            x += self._mlp(layer, x, first_rows)
         for span in spans:
             self._cache[span.sequence].tokens.extend(span.tokens)
         return self._logits(x, spans, [place[2] for place in places])
@@ -200,10 +205,11 @@ class Llama:
         sine: F32,
         places: Sequence[tuple[list[Cache], int, slice]],
         seen: NDArray[np.int64],
+        first_rows: NDArray[np.int64],
     ) -> F32:
         d = self.dimensions
         normal = language.rms_norm(x, layer.attention_norm, d.epsilon)
-        made = _products(layer.qkv, normal)
+        made = _products(layer.qkv, normal, np.arange(len(x), dtype=np.int64))
         queries_end = d.heads * d.head_width
         keys_end = queries_end + d.kv_heads * d.head_width
         turning = made[:, :keys_end].reshape(len(x), -1, d.head_width)
@@ -216,13 +222,14 @@ class Llama:
             attended[piece] = language.attend(caches[at], queries[piece], seen[piece]).reshape(
                 -1, queries_end
             )
-        return language.multiply(layer.out, attended)
+        return _product(layer.out, attended, first_rows)
 
-    def _mlp(self, layer: _Layer, x: F32) -> F32:
+    def _mlp(self, layer: _Layer, x: F32, first_rows: NDArray[np.int64]) -> F32:
         normal = language.rms_norm(x, layer.mlp_norm, self.dimensions.epsilon)
-        both = _products(layer.gate_up, normal)
+        both = _products(layer.gate_up, normal, first_rows)
         hidden = self.dimensions.hidden
-        return language.multiply(layer.down, language.gate(both[:, :hidden], both[:, hidden:]))
+        gated = language.gate(both[:, :hidden], both[:, hidden:])
+        return _product(layer.down, gated, first_rows)
 
     def _logits(self, x: F32, spans: Sequence[Span], pieces: Sequence[slice]) -> list[F32]:
         chosen: list[int] = []
@@ -280,9 +287,22 @@ def _joined(*parts: Blocks) -> tuple[Blocks, ...]:
     return (Blocks(np.concatenate([part.packed for part in parts]), parts[0].bits, bias),)
 
 
-def _products(matrices: Sequence[Blocks], x: F32) -> F32:
-    made = [language.multiply(matrix, x) for matrix in matrices]
+def _products(matrices: Sequence[Blocks], x: F32, precisely: NDArray[np.int64]) -> F32:
+    made = [_product(matrix, x, precisely) for matrix in matrices]
     return made[0] if len(made) == 1 else np.concatenate(made, axis=1)
+
+
+def _product(matrix: Blocks, x: F32, precisely: NDArray[np.int64]) -> F32:
+    """X W' + b, of some rows with what eight bits of x leave over."""
+    made = language.multiply(matrix, x)
+    if len(precisely):
+        left = x[precisely]
+        blocks = left.reshape(len(left), -1, COLUMNS)
+        scale = np.abs(blocks).max(axis=2, keepdims=True) / np.float32(127)
+        steps = np.divide(blocks, scale, out=np.zeros_like(blocks), where=scale > 0)
+        left = (blocks - np.rint(steps) * scale).reshape(left.shape)
+        made[precisely] += language.multiply(Blocks(matrix.packed, matrix.bits), left)
+    return made
 
 
 def _turns(gguf: Gguf, d: Dimensions, context_tokens: int, architecture: str) -> tuple[F32, F32]:
