@@ -76,6 +76,7 @@ GO_LICENSES = {
 # Distributions that name no licence expression of their own, as their licence file reads.
 PYTHON_LICENSES = {
     "apsw": "any OSI-approved; taken as the zlib licence it carries",
+    "jinja2": "BSD-3-Clause",
     "lz4": "BSD-3-Clause",
     "safetensors": "Apache-2.0",
     "tokenizers": "Apache-2.0",
