@@ -30,6 +30,10 @@ MODEL_MAKERS := $(addprefix monolite/,$(addsuffix .py,kernels/arrays models/bert
 $(MODEL): packaging/models.py $(MODEL_MAKERS) | $(RUNTIME)
 	@$(BIN)/python packaging/models.py
 
+CHAT_MODEL := monolite/models/SmolLM2-135M-Instruct.gguf
+$(CHAT_MODEL): packaging/models.py | $(RUNTIME)
+	@$(BIN)/python packaging/models.py chat
+
 $(DEV): requirements/dev.txt $(RUNTIME)
 	@$(MAKE_VENV) $(VENV) requirements/runtime.txt requirements/dev.txt
 	@touch $@
@@ -38,9 +42,9 @@ $(BENCH): requirements/bench.txt $(DEV)
 	@$(MAKE_VENV) $(VENV) requirements/bench.txt
 	@touch $@
 
-setup: $(DEV) $(KERNELS) $(MODEL) ## Make .venv from the hashed requirements.
+setup: $(DEV) $(KERNELS) $(MODEL) $(CHAT_MODEL) ## Make .venv from the hashed requirements.
 
-run: $(RUNTIME) $(KERNELS) $(MODEL) ## Set up and serve on 127.0.0.1:8080 from ./data.
+run: $(RUNTIME) $(KERNELS) $(MODEL) $(CHAT_MODEL) ## Set up and serve on 127.0.0.1:8080 from ./data.
 	@exec $(BIN)/python server.py serve --data data --listen 127.0.0.1:8080 --demo
 
 test: setup ## Set up and run every test.

@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,14 +24,16 @@ import msgspec
 from monolite import __version__, kernels
 from monolite.assembly_engines import Engines, Kept, KeptDocuments, Measures, Streaming
 from monolite.assembly_webhooks import make_webhooks
-from monolite.bundle import bundled_model, resource
+from monolite.bundle import bundled_model, is_frozen, resource
 from monolite.clock import Identifiers, SystemClock
 from monolite.documents import collection_endpoints
 from monolite.documents import endpoints as document_endpoints
 from monolite.documents.collections import Collections
 from monolite.documents.core import Documents
 from monolite.errors import Unauthenticated
+from monolite.inference import chat_endpoints
 from monolite.inference import endpoints as inference_endpoints
+from monolite.inference.chat import Chat
 from monolite.inference.core import Embeddings
 from monolite.jobs import endpoints as job_endpoints
 from monolite.jobs import queue_endpoints, schedule_endpoints
@@ -43,6 +46,7 @@ from monolite.locks.core import SWEEP_INTERVAL_S, Locks
 from monolite.locks.lock import Waits
 from monolite.models.embedding import Embedding
 from monolite.models.file import ModelPlace
+from monolite.models.language_models import LanguageModels
 from monolite.models.registry import Models
 from monolite.models.threads import EncoderThreads
 from monolite.operator import endpoints as operator_endpoints
@@ -133,6 +137,11 @@ class Installation:
         self._jobs: Jobs | None = None
         self._schedules: Schedules | None = None
         self._locks: Locks | None = None
+        self._chat = Chat(
+            language_models_of(settings, directory),
+            "int4" if settings.kv_cache == "int4" else "int8",
+            lambda: int.from_bytes(os.urandom(8)),
+        )
 
     @classmethod
     async def open(
@@ -273,7 +282,8 @@ class Installation:
         operations += self._document_operations(self.engines.documents, cursors)
         if self.engines.search is not None:
             operations += self._search_operations(self.engines.search, cursors)
-        operations += inference_endpoints.operations(Embeddings(self._encoders))
+        operations += inference_endpoints.operations(Embeddings(self._encoders), self._chat.models)
+        operations += chat_endpoints.operations(self._chat, self.identifiers.new)
         operations += self._sync_operations(cursors)
         if (streams := self.engines.streams) is not None:
             operations += self._stream_operations(streams, cursors, secret)
@@ -409,6 +419,8 @@ class Installation:
             "disk_free_bytes": ("Free space.", disk_space(self.directory.path).free_bytes),
             "live_connections": ("Open streams and sockets.", self.live.count),
             "job_claims_waiting": ("Workers that wait for a job.", self.job_lines.count),
+            "inference_running": ("Answers being decoded.", self._chat.running_count),
+            "inference_waiting": ("Answers that wait to be decoded.", self._chat.waiting_count),
             "sync_listeners": ("Who follows a document.", self.channels.listener_count),
         }
 
@@ -421,6 +433,7 @@ class Installation:
                 "Waits for a lock past MONOLITE_LOCK_WAIT_ALERT_S.",
                 0 if self._locks is None else self._locks.long_waits_total,
             ),
+            "tokens_decoded": ("Tokens of answers.", self._chat.decoded_total),
             "sync_entries_delivered": (
                 "Entries brought to listeners.",
                 self.channels.delivered_total,
@@ -515,6 +528,7 @@ class Installation:
         if self._tasks:
             await self._write_usage()
         self.channels.close()
+        await self._chat.close()
         await self._encoders.close()
         await self.engines.close()
         self._lock.release()
@@ -547,3 +561,17 @@ def models_of(settings: Settings, directory: DataDirectory) -> Models:
         directories.append(resource("monolite/models"))
     shipped = bundled_model()
     return Models(directories, None if shipped is None else ModelPlace(*shipped))
+
+
+def language_models_of(settings: Settings, directory: DataDirectory) -> LanguageModels:
+    """The operator's own, then those that came with the program, or lie beside it."""
+    directories = [settings.models or directory.path / "models"]
+    with suppress(FileNotFoundError):
+        directories.append(resource("monolite/models"))
+    if is_frozen():
+        directories.append(Path("/proc/self/exe").resolve().parent)
+    return LanguageModels(
+        directories,
+        context_tokens=settings.context_tokens,
+        kv_bytes_max=settings.kv_bytes_max,
+    )

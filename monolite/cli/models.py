@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from monolite.models.file import About
+from monolite.models.language_models import SUFFIX as GGUF_SUFFIX
+from monolite.models.language_models import About as LanguageAbout
+from monolite.models.language_models import LanguageModels
 from monolite.models.registry import Installed, Models
 from monolite.settings import Settings
 
@@ -24,6 +27,33 @@ def models_of(settings: Settings) -> Models:
     from monolite.storage.data_directory import DataDirectory
 
     return assembly.models_of(settings, DataDirectory(settings.data))
+
+
+def language_models_of(settings: Settings) -> LanguageModels:
+    """The language models that a server with these settings would find."""
+    from monolite import assembly
+    from monolite.storage.data_directory import DataDirectory
+
+    return assembly.language_models_of(settings, DataDirectory(settings.data))
+
+
+def _add_language(settings: Settings, source: Path, name: str | None) -> str:
+    shown = sys.stderr.isatty()
+
+    def progress(done: int, of: int) -> None:
+        if shown:
+            print(f"\r{done >> 20} of {of >> 20} MiB", end="", file=sys.stderr, flush=True)
+
+    try:
+        made = language_models_of(settings).add(source, name, progress)
+    finally:
+        if shown:
+            print(file=sys.stderr)
+    about = made.about
+    assert isinstance(about, LanguageAbout)  # it was just opened
+    name = made.path.name.removesuffix(GGUF_SUFFIX)
+    facts = f"{about.title}, {about.architecture}, {about.context_tokens} tokens"
+    return f"{name}: {facts}, in {made.path}"
 
 
 def add(
@@ -42,6 +72,8 @@ def add(
 
     if settings.models is None:
         DataDirectory(settings.data).prepare()
+    if source.suffix == GGUF_SUFFIX:
+        return _add_language(settings, source, name)
     shown = sys.stderr.isatty()
 
     def progress(done: int, of: int) -> None:
@@ -77,6 +109,14 @@ def listed(settings: Settings) -> Iterator[Row]:
     """A row for each model installed."""
     for name, one in models_of(settings).installed().items():
         yield (name, *_facts(one))
+    for name, model in language_models_of(settings).installed().items():
+        megabytes = f"{model.path.stat().st_size / 1e6:.1f}"
+        about = model.about
+        if isinstance(about, LanguageAbout):
+            context = str(about.context_tokens)
+            yield name, "", context, about.licence or "?", megabytes, str(model.path)
+        else:
+            yield name, "", "", "", megabytes, f"unusable: {about}"
 
 
 def _facts(one: Installed) -> Row:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
 from monolite.inference.core import Embedded, Embeddings, Format
 from monolite.models.file import About
+from monolite.models.language_models import About as LanguageAbout
+from monolite.models.language_models import LanguageModels
 from monolite.models.registry import DEFAULT, Installed
 from monolite.web.answer import Answer, json_answer
 from monolite.web.call import Call
@@ -85,12 +88,12 @@ class ModelShown(msgspec.Struct):
     created: int
     owned_by: str
     kind: str
-    dimensions: int
     tokens_max: int
-    query_prefix: str
-    passage_prefix: str
     licence: str
-    source_sha256: str
+    dimensions: int | None = None
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    source_sha256: str = ""
     object: Literal["model"] = "model"
 
 
@@ -101,9 +104,9 @@ class ModelsShown(msgspec.Struct):
     object: Literal["list"] = "list"
 
 
-def operations(embeddings: Embeddings) -> list[Operation]:
+def operations(embeddings: Embeddings, language: LanguageModels) -> list[Operation]:
     """The route table."""
-    e = _Endpoints(embeddings)
+    e = _Endpoints(embeddings, language)
     return [
         Operation(
             "inference.embeddings",
@@ -144,8 +147,9 @@ def operations(embeddings: Embeddings) -> list[Operation]:
 
 
 class _Endpoints:
-    def __init__(self, embeddings: Embeddings) -> None:
+    def __init__(self, embeddings: Embeddings, language: LanguageModels) -> None:
         self._embeddings = embeddings
+        self._language = language
 
     async def embed(self, call: Call) -> Answer:
         wish: EmbeddingWish = call.body
@@ -157,11 +161,25 @@ class _Endpoints:
         return await asyncio.to_thread(_answer, found, wish.encoding_format)
 
     async def models(self, call: Call) -> Answer:
-        installed = await asyncio.to_thread(self._embeddings.models)
-        return json_answer(ModelsShown([_model(name, one) for name, one in installed.items()]))
+        encoders = await asyncio.to_thread(self._embeddings.models)
+        language = await asyncio.to_thread(self._language.installed)
+        shown = [_model(name, one) for name, one in encoders.items()]
+        shown += [
+            _language_model(name, one.path, one.about)
+            for name, one in language.items()
+            if isinstance(one.about, LanguageAbout)
+        ]
+        return json_answer(ModelsShown(shown))
 
     async def model(self, call: Call) -> Answer:
-        name, one = await asyncio.to_thread(self._embeddings.model, call.params["model"])
+        wanted = call.params["model"]
+        language = await asyncio.to_thread(self._language.installed)
+        found = language.get(wanted)
+        if found is not None:
+            if not isinstance(found.about, LanguageAbout):
+                raise found.about
+            return json_answer(_language_model(wanted, found.path, found.about))
+        name, one = await asyncio.to_thread(self._embeddings.model, wanted)
         return json_answer(_model(name, one))
 
 
@@ -200,4 +218,15 @@ def _model(name: str, one: Installed) -> ModelShown:
         passage_prefix=about.passage_prefix,
         licence=about.licence,
         source_sha256=about.source_sha256,
+    )
+
+
+def _language_model(name: str, path: Path, about: LanguageAbout) -> ModelShown:
+    return ModelShown(
+        id=name,
+        created=int(path.stat().st_mtime),
+        owned_by="monolite",
+        kind="language",
+        tokens_max=about.context_tokens,
+        licence=about.licence,
     )

@@ -1,0 +1,199 @@
+"""The rules of chat and completion: what may be asked, what of it is decoded, and by whom."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from monolite.errors import FieldError, Invalid, Malformed
+from monolite.inference.request import Sampling, Wish
+from monolite.models.decoder import CacheType
+from monolite.models.language_models import LanguageModels
+
+if TYPE_CHECKING:
+    from monolite.inference.chat_template import ChatTemplate
+    from monolite.inference.scheduler import Generation, Scheduler
+    from monolite.models.decoder import Decoder, Vocabulary
+
+MESSAGES_MAX = 4096
+STOPS_MAX = 16
+STOP_CHARACTERS_MAX = 1000
+CHOICES_MAX = 8
+TOP_LOGPROBS_MAX = 20
+LOCAL, ONLY_LOCAL = "local", "no_cloud_provider"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a caller asks of a model, checked but for what only the model can tell."""
+
+    sampling: Sampling
+    tokens_max: int | None
+    stops: Sequence[str]
+    choices: int
+    top_logprobs: int | None
+    cache: CacheType
+
+
+class Chat:
+    """The installed language model, opened when it is first asked for."""
+
+    def __init__(
+        self, models: LanguageModels, cache: CacheType, random_seed: Callable[[], int]
+    ) -> None:
+        self.models = models
+        self.cache = cache
+        self._random_seed = random_seed
+        self._opening: asyncio.Lock | None = None
+        self._open: _Open | None = None
+
+    @property
+    def running_count(self) -> int:
+        """Answers being decoded."""
+        return 0 if self._open is None else self._open.scheduler.running_count
+
+    @property
+    def waiting_count(self) -> int:
+        """Answers that wait for a place."""
+        return 0 if self._open is None else self._open.scheduler.waiting_count
+
+    @property
+    def decoded_total(self) -> int:
+        """Tokens of answers since the model was opened."""
+        return 0 if self._open is None else self._open.scheduler.decoded_total
+
+    async def close(self) -> None:
+        """End what is decoded."""
+        if self._open is not None:
+            await self._open.scheduler.close()
+
+    async def chat(
+        self, tenant_id: int, model: str, messages: Sequence[Mapping[str, Any]], ask: Ask
+    ) -> tuple[str, list[Generation], Vocabulary]:
+        """Begin answers to messages; returns the model's name and a Generation a choice.
+
+        Raises:
+            NoSuchModel: the model is not installed.
+            BadModelFile: it can't be used.
+            Invalid: the messages don't fit the model's template, or its context.
+        """
+        opened = await self._opened(model)
+        text = await asyncio.to_thread(opened.template.render, messages)
+        tokens = await asyncio.to_thread(opened.decoder.vocabulary.encode, text)
+        return self._begin(opened, tenant_id, tokens, ask, "#/messages")
+
+    async def complete(
+        self, tenant_id: int, model: str, prompt: str | Sequence[int], ask: Ask
+    ) -> tuple[str, list[Generation], Vocabulary]:
+        """Begin to go on with a text, or token ids; returns and raises as `chat` does."""
+        opened = await self._opened(model)
+        vocabulary = opened.decoder.vocabulary
+        if isinstance(prompt, str):
+            tokens = await asyncio.to_thread(vocabulary.encode, prompt)
+        else:
+            tokens = list(prompt)
+            if any(not 0 <= one < vocabulary.size for one in tokens):
+                raise bad("#/prompt", f"token ids are from 0 to {vocabulary.size - 1}")
+        return self._begin(opened, tenant_id, tokens, ask, "#/prompt")
+
+    def _begin(
+        self, opened: _Open, tenant_id: int, tokens: list[int], ask: Ask, pointer: str
+    ) -> tuple[str, list[Generation], Vocabulary]:
+        decoder = opened.decoder
+        room = decoder.context_tokens - len(tokens)
+        if not tokens:
+            raise bad(pointer, "there is nothing in it")
+        if room < 1:
+            why = f"{len(tokens)} tokens; {decoder.name} takes {decoder.context_tokens - 1} here"
+            raise Invalid(
+                f"{pointer[2:]}: {why}.",
+                [FieldError(pointer, why)],
+                code="context_length_exceeded",
+            )
+        for token in ask.sampling.logit_bias:
+            if not 0 <= token < decoder.vocabulary.size:
+                raise bad("#/logit_bias", f"{token} is no token of {decoder.name}")
+        tokens_max = room if ask.tokens_max is None else min(room, ask.tokens_max)
+        scope = hashlib.sha256(f"{tenant_id}\0{decoder.name}".encode()).digest()
+        generations = []
+        try:
+            for number in range(ask.choices):
+                sampling = ask.sampling
+                if sampling.seed is not None and number:
+                    sampling = _reseeded(sampling, number)
+                wish = Wish(
+                    tokens,
+                    tokens_max,
+                    sampling,
+                    ask.stops,
+                    ask.cache,
+                    scope,
+                    top_logprobs=ask.top_logprobs,
+                )
+                generations.append(opened.scheduler.submit(wish))
+        except BaseException:
+            for one in generations:
+                one.cancel()
+            raise
+        return decoder.name, generations, decoder.vocabulary
+
+    async def _opened(self, model: str) -> _Open:
+        name = await asyncio.to_thread(self.models.resolve, model)
+        if self._open is not None and self._open.decoder.name == name:
+            return self._open
+        if self._opening is None:
+            self._opening = asyncio.Lock()
+        async with self._opening:
+            if self._open is None or self._open.decoder.name != name:
+                before, self._open = self._open, None
+                if before is not None:
+                    await before.scheduler.close()
+                self._open = await asyncio.to_thread(self._open_model, name)
+            return self._open
+
+    def _open_model(self, name: str) -> _Open:
+        from monolite.inference.chat_template import ChatTemplate
+        from monolite.inference.scheduler import Scheduler
+
+        decoder = self.models.open(name)
+        vocabulary = decoder.vocabulary
+        template = ChatTemplate(
+            vocabulary.chat_template,
+            bos_token=vocabulary.bos_token,
+            eos_token=vocabulary.eos_token,
+        )
+        return _Open(decoder, template, Scheduler(lambda: decoder, self._random_seed))
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    decoder: Decoder
+    template: ChatTemplate
+    scheduler: Scheduler
+
+
+def require_enforceable(response_format: Mapping[str, Any] | None, grammar: str | None) -> None:
+    """Raise Malformed for what decoding can't be kept to: never an unconstrained answer."""
+    kind = None if response_format is None else response_format.get("type")
+    if kind not in (None, "text"):
+        raise Malformed(
+            f"response_format {kind} can't be enforced by this server yet.",
+            code="not_enforceable",
+        )
+    if grammar is not None:
+        raise Malformed("A grammar can't be enforced by this server yet.", code="not_enforceable")
+
+
+def bad(pointer: str, why: str) -> Invalid:
+    """The refusal of one field."""
+    return Invalid(f"{pointer[2:].replace('/', '.')}: {why}.", [FieldError(pointer, why)])
+
+
+def _reseeded(sampling: Sampling, number: int) -> Sampling:
+    from dataclasses import replace
+
+    assert sampling.seed is not None
+    return replace(sampling, seed=sampling.seed + number)

@@ -1,0 +1,76 @@
+"""What is asked of a language model, and what comes of it: values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from monolite.inference.constraint import Constraint
+    from monolite.models.decoder import CacheType
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to choose; a temperature of 0 takes the likeliest always."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Logprob:
+    """A token's log probability, and the likeliest ones beside it."""
+
+    token: int
+    logprob: float
+    top: Sequence[tuple[int, float]] = ()
+
+
+Finish = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What to decode: token ids of the prompt, and how. `top_logprobs` None asks for none."""
+
+    prompt: Sequence[int]
+    tokens_max: int
+    sampling: Sampling = field(default_factory=Sampling)
+    stops: Sequence[str] = ()
+    cache: CacheType = "int8"
+    scope: bytes = b""
+    constraint: Constraint | None = None
+    top_logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text that became certain, and the tokens since the piece before."""
+
+    text: str
+    logprobs: Sequence[Logprob] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an answer ended, and what it took."""
+
+    reason: Finish
+    prompt_tokens: int
+    reused_tokens: int
+    completion_tokens: int
+    kv_bytes: int
+    draft_proposed: int = 0
+    draft_accepted: int = 0
+
+
+Event = Piece | Ended
