@@ -1,8 +1,8 @@
 """A decoder's whole pass in one call: norms, rotary positions, grouped queries to caches, SwiGLU.
 
 T tokens of all spans end to end, D width, F the hidden layer's, H query heads, G of keys and values
-(H a multiple of G), d a head's width. Nothing returns to Python between the layers of a pass: a token
-of a small model takes three milliseconds, and three hundred calls would take half as long again.
+(H a multiple of G), d a head's width. Nothing returns to Python between the layers of a pass: a
+token of a small model takes three milliseconds, and three hundred calls as long again.
 """
 
 from __future__ import annotations
