@@ -84,54 +84,87 @@ typedef struct {
     int8_t q[QUERIES * KEY_WIDTH_MAX];
 } Asked;
 
+/* Quad i of the keys of LANES positions. */
+INLINE vi key_quad(const uint8_t *lane, int i, int bits) {
+    if (bits == 8) return load_bytes(lane + 64 * i);
+    vi key = load_bytes(lane + 64 * (i / 2));
+    return (i % 2 ? key >> 4 : key) & splat_int(0x0f0f0f0f);
+}
+INLINE vi dot_key(vi sum, vi key, const int8_t *four, int bits) {
+    return bits == 8 ? dot(sum, key, four_of(four)) : dot_small(sum, key, four_of(four));
+}
+
 /* scores[n][position - begin] of quantized queries q[n]; begin is a multiple of 16. */
-INLINE void score_keys(const Cache *c, int head, int64_t begin, int64_t end, const int8_t *q, const float *step,
-                       const int32_t *total, float scale, float *scores) {
+INLINE void score_keys_of(const Cache *c, int head, int64_t begin, int64_t end, const Asked *asked, float *scores,
+                          int bits) {
     const int d = c->width, quads = d / 4;
+    const float scale = 1.0f / sqrtf((float)d);
+    const int8_t *q = asked->q;
     for (int64_t p = begin; p < end; p += 16) {
         const uint8_t *group = key_group(c, head, p);
         const float *key_scale = c->key_scale + head * c->capacity + p;
         const float *key_minimum = c->key_minimum + head * c->capacity + p;
         for (int lane = 0; lane < 16; lane += LANES) {
             vi n0 = splat_int(0), n1 = n0, n2 = n0, n3 = n0;
-            for (int i = 0; i < quads; i++) {
-                vi key;
-                if (c->key_bits == 8) {
-                    key = load_bytes(group + 64 * i + 4 * lane);
-                    n0 = dot(n0, key, four_of(q + 4 * i)), n1 = dot(n1, key, four_of(q + d + 4 * i));
-                    n2 = dot(n2, key, four_of(q + 2 * d + 4 * i)), n3 = dot(n3, key, four_of(q + 3 * d + 4 * i));
-                } else {
-                    key = load_bytes(group + 64 * (i / 2) + 4 * lane);
-                    key = (i % 2 ? key >> 4 : key) & splat_int(0x0f0f0f0f);
-                    n0 = dot_small(n0, key, four_of(q + 4 * i)), n1 = dot_small(n1, key, four_of(q + d + 4 * i));
-                    n2 = dot_small(n2, key, four_of(q + 2 * d + 4 * i)), n3 = dot_small(n3, key, four_of(q + 3 * d + 4 * i));
+            for (int i = 0; i < quads; i += 2) { /* widths are multiples of 8 */
+                for (int j = i; j < i + 2; j++) {
+                    vi key = key_quad(group + 4 * lane, j, bits);
+                    n0 = dot_key(n0, key, q + 4 * j, bits), n1 = dot_key(n1, key, q + d + 4 * j, bits);
+                    n2 = dot_key(n2, key, q + 2 * d + 4 * j, bits), n3 = dot_key(n3, key, q + 3 * d + 4 * j, bits);
                 }
             }
             vf by = load(key_scale + lane);
             /* dot has taken off (128 - OFFSET) per value of an 8-bit key, which its minimum would too. */
             vf least = load(key_minimum + lane);
-            if (c->key_bits == 8) least += by * (float)(128 - OFFSET);
-#define SCORE(i)                          \
-    store(scores + i * CHUNK + p - begin + lane, \
-          (__builtin_convertvector(n##i, vf) * by + least * (float)total[i]) * (step[i] * scale));
+            if (bits == 8) least += by * (float)(128 - OFFSET);
+#define SCORE(i)                                   \
+    store(scores + i * CHUNK + p - begin + lane,   \
+          (__builtin_convertvector(n##i, vf) * by + least * (float)asked->total[i]) * (asked->step[i] * scale));
             SCORE(0) SCORE(1) SCORE(2) SCORE(3)
 #undef SCORE
         }
     }
 }
+static __attribute__((noinline)) void score_keys_4(const Cache *c, int head, int64_t begin, int64_t end,
+                                                   const Asked *asked, float *scores) {
+    score_keys_of(c, head, begin, end, asked, scores, 4);
+}
+static __attribute__((noinline)) void score_keys_8(const Cache *c, int head, int64_t begin, int64_t end,
+                                                   const Asked *asked, float *scores) {
+    score_keys_of(c, head, begin, end, asked, scores, 8);
+}
+
+#define MIX_BEGIN(n) vf y##n##0 = splat(0), y##n##1 = y##n##0;
+#define MIX_ADD(n)                                \
+    {                                             \
+        vf weight = splat(weights[n * CHUNK + p]); \
+        y##n##0 += v0 * weight, y##n##1 += v1 * weight; \
+    }
+#define MIX_END(n) store(mix + n * stride + i, y##n##0), store(mix + n * stride + i + LANES, y##n##1);
 
 /* mix[n] = the sum of weights[n][position - begin] * value, whose scales are in the weights already. */
-INLINE void mix_values(const Cache *c, int head, int64_t begin, int count, const float *weights, float *mix, int stride) {
-    const int8_t *values = c->values + (head * c->capacity + begin) * c->width;
-    EACH_VECTOR(i, n, c->width) {
-        vf y0 = splat(0), y1 = y0, y2 = y0, y3 = y0;
-        for (int p = 0; p < count; p++) {
-            vf value = load_some_bytes(values + (int64_t)p * c->width + i, n);
-            y0 += value * weights[p], y1 += value * weights[CHUNK + p];
-            y2 += value * weights[2 * CHUNK + p], y3 += value * weights[3 * CHUNK + p];
+static __attribute__((noinline)) void mix_values(const Cache *c, int head, int64_t begin, int count,
+                                                 const float *weights, float *mix, int stride) {
+    const int d = c->width;
+    const int8_t *values = c->values + (head * c->capacity + begin) * d;
+    int i = 0;
+    for (; i + 2 * LANES <= d; i += 2 * LANES) {
+        MIX_BEGIN(0) MIX_BEGIN(1) MIX_BEGIN(2) MIX_BEGIN(3)
+        const int8_t *from = values + i;
+        for (int p = 0; p < count; p++, from += d) {
+            vf v0 = load_bytes_as_floats(from), v1 = load_bytes_as_floats(from + LANES);
+            MIX_ADD(0) MIX_ADD(1) MIX_ADD(2) MIX_ADD(3)
         }
-        const vf y[QUERIES] = {y0, y1, y2, y3};
-        for (int each = 0; each < QUERIES; each++) store_some(mix + each * stride + i, y[each], n);
+        MIX_END(0) MIX_END(1) MIX_END(2) MIX_END(3)
+    }
+    for (; i < d; i += LANES) { /* what is left of a width that two vectors don't divide */
+        const int n = d - i < LANES ? d - i : LANES;
+        for (int each = 0; each < QUERIES; each++) {
+            vf y = splat(0);
+            for (int p = 0; p < count; p++)
+                y += load_some_bytes(values + (int64_t)p * d + i, n) * weights[each * CHUNK + p];
+            store_some(mix + each * stride + i, y, n);
+        }
     }
 }
 
@@ -162,7 +195,8 @@ static void attend_chunk(const Cache *c, int head, int64_t begin, const Asked *a
     const int d = c->width;
     const int64_t end = asked->end < begin + CHUNK ? asked->end : begin + CHUNK;
     const float *by = c->value_scale + head * c->capacity + begin;
-    score_keys(c, head, begin, end, asked->q, asked->step, asked->total, 1.0f / sqrtf((float)d), scores);
+    if (c->key_bits == 8) score_keys_8(c, head, begin, end, asked, scores);
+    else score_keys_4(c, head, begin, end, asked, scores);
     for (int n = 0; n < QUERIES; n++) {
         float *row = scores + n * CHUNK, *part = parts + n * (2 + d);
         int64_t seen = asked->visible[n] < end ? asked->visible[n] - begin : end - begin;
