@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from monolite import kernels
 from monolite.kernels import reference
-from monolite.kernels.blocks import Blocks
+from monolite.kernels.blocks import COLUMNS, Blocks
 from monolite.kernels.cache import Cache
 from monolite.kernels.native import address, floats
 
@@ -135,7 +135,9 @@ def decode(
     """Logits [W, rows of output] of the tokens whose numbers `wanted` [W] has.
 
     x [T, D] are the embeddings of the spans' tokens, cosine and sine [T, d / 2] of their positions.
-    Keys and values are written into the spans' caches; a sequence has at most one span.
+    Keys and values are written into the spans' caches; a sequence has at most one span. Inputs of
+    matrices are quantized to eight bits by 32 values; what that leaves over counts too for queries,
+    keys and values, and everywhere for the token at position 0 (native/decoder.h says why).
 
     Raises:
         ValueError: shapes or positions don't fit; nothing was written.
@@ -178,19 +180,22 @@ def reference_decode(
     """The same out of the numpy twins of each part."""
     heads, kv_heads, d = model.heads, model.kv_heads, model.head_width
     spread = hadamard(d) if model.spread else np.eye(d, dtype=np.float32)
+    positions = [at for s in spans for at in range(s.first, s.first + s.count)]
+    everything, beginnings = np.arange(len(x)), np.flatnonzero(np.array(positions) == 0)
     for number, layer in enumerate(model.layers):
         normal = reference.rms_norm(x, layer.attention_norm, model.epsilon)
-        query, key = (
-            reference.rotate(
-                reference.multiply(weights, normal).reshape(len(x), count, d),
-                cosine,
-                sine,
-                neighbours=model.neighbours,
+        query, key, value = (
+            _multiply(weights, normal, everything).reshape(len(x), count, d)
+            for weights, count in (
+                (layer.query, heads),
+                (layer.key, kv_heads),
+                (layer.value, kv_heads),
             )
-            @ spread
-            for weights, count in ((layer.query, heads), (layer.key, kv_heads))
         )
-        value = reference.multiply(layer.value, normal).reshape(len(x), kv_heads, d)
+        query, key = (
+            reference.rotate(each, cosine, sine, neighbours=model.neighbours) @ spread
+            for each in (query, key)
+        )
         attended = np.empty((len(x), heads * d), np.float32)
         begin = 0
         for span in spans:
@@ -200,14 +205,24 @@ def reference_decode(
             seen = reference.attend_to_cache(kept, query[some], visible)
             attended[some] = seen.reshape(span.count, -1)
             begin += span.count
-        x = x + reference.multiply(layer.out, attended)
+        x = x + _multiply(layer.out, attended, beginnings)
         normal = reference.rms_norm(x, layer.mlp_norm, model.epsilon)
         gated = reference.gate(
-            reference.multiply(layer.gate, normal), reference.multiply(layer.up, normal)
+            _multiply(layer.gate, normal, beginnings), _multiply(layer.up, normal, beginnings)
         )
-        x = x + reference.multiply(layer.down, gated)
+        x = x + _multiply(layer.down, gated, beginnings)
     normal = reference.rms_norm(x[wanted], model.norm, model.epsilon)
     return reference.multiply(model.output, normal)
+
+
+def _multiply(weights: Blocks, x: F32, precise: NDArray[np.int64]) -> F32:
+    """X W' + b, of some rows with what eight bits of x have left over."""
+    made = reference.multiply(weights, x)
+    rows = x[precise]
+    codes, step = reference.quantize_rows(rows.reshape(-1, COLUMNS))
+    rest = rows - (codes * step[:, None]).reshape(rows.shape)
+    made[precise] += reference.multiply(Blocks(weights.packed, weights.bits), rest)
+    return made
 
 
 def hadamard(width: int) -> F32:

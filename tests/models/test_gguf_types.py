@@ -47,7 +47,7 @@ def test_float_type_is_what_gguf_makes_of_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", [kind.name for kind in TYPES.values()])
 def test_blocks_of_a_type_are_near_its_numbers(name: str, tmp_path: Path) -> None:
-    """What has four bits or Q8_0's layout is kept as it is; the rest is off by half a step of eight."""
+    """Four bits and Q8_0 are kept as they are; the rest is off by half a step of eight bits."""
     kind = gguf.GGMLQuantizationType[name]
     raw = (
         np.random.default_rng(1).normal(size=(ROWS, COLUMNS)).astype(np.float32)

@@ -139,9 +139,23 @@ INLINE void quantize_blocks(const float *x, int columns, const Quantized *to, in
     quantize_some_blocks(x, columns, 0, columns / BLOCK_COLUMNS, to, row);
 }
 
+/* What quantizing row `row` has left over, quantized as row number `left` of the same. */
+INLINE void quantize_left_over(const float *x, int columns, int first, int end, const Quantized *to, int row, int left) {
+    float rest[BLOCK_COLUMNS];
+    for (int b = first; b < end; b++) {
+        const int64_t block = (int64_t)row * (columns / BLOCK_COLUMNS) + b, at = (int64_t)left * (columns / BLOCK_COLUMNS) + b;
+        const int8_t *q = to->q + block * BLOCK_COLUMNS;
+        int32_t total;
+        for (int i = 0; i < BLOCK_COLUMNS; i++) rest[i] = x[b * BLOCK_COLUMNS + i] - (float)q[i] * to->step[block];
+        quantize_row(rest, 0, BLOCK_COLUMNS, BLOCK_COLUMNS, to->q + at * BLOCK_COLUMNS, to->step + at, &total);
+        to->total[at] = to->step[at] * (float)total;
+    }
+}
+
 /* 16 rows of w times each of `count` rows: y [count, stride], of which w's rows are the first. */
 INLINE void multiply_group(const Blocks *w, const Quantized *in, int count, int group, float *y, int stride,
                            int activation, int add) {
+    if (!count) return;
     const int blocks = w->columns / BLOCK_COLUMNS, parts = (count + BLOCK_TOKENS_MAX - 1) / BLOCK_TOKENS_MAX;
     for (int part = 0; part < parts; part++) {
         const int first = (int)((int64_t)count * part / parts);

@@ -7,6 +7,11 @@
  *   c    [T, max(D, H d)]   normed x, attention      inner  [T, F]            the hidden layer, quantized
  *   qkv  [T, (H + 2 G) d]   query, key, value        gated, up  [T, F]
  *
+ * Rows T and up of `in` and `inner` hold what quantizing row 0 and up has left over. It is multiplied too
+ * for queries, keys and values of all tokens, whose products the softmax makes powers of, and for the
+ * first token of a sequence everywhere: all others attend to it, and some of its values are a thousand
+ * times the others' (Sun et al. 2024, Massive Activations), of which eight bits keep too little.
+ *
  * Steps of a layer; all workers finish one before the next:
  *
  *   norm, quantize ► q k v ► rotate, append ► attend ► quantize ► out ► norm, quantize ► gate, up ► down
@@ -50,11 +55,42 @@ INLINE int span_of(const Pass *p, const int32_t *bounds, int number) {
     return span;
 }
 
-INLINE void norm_token(const Pass *p, const float *x, const float *weight, int row) {
+INLINE int is_first(const Pass *p, int token) { return p->visible[token] == 1; }
+
+/* Row `row` of c, `columns` wide, as a layer's input. */
+INLINE void quantize_input(const Pass *p, int columns, int row, int with_left_over) {
+    const float *c = p->c + (int64_t)row * pass_width(p->model);
+    quantize_blocks(c, columns, &p->in, row);
+    if (with_left_over) quantize_left_over(c, columns, 0, columns / BLOCK_COLUMNS, &p->in, row, p->tokens + row);
+}
+INLINE void norm_token(const Pass *p, const float *x, const float *weight, int row, int with_left_over) {
     const int D = p->model->width;
-    float *c = p->c + (int64_t)row * pass_width(p->model);
-    rms_norm(x, 1, D, weight, p->model->epsilon, c);
-    quantize_blocks(c, D, &p->in, row);
+    rms_norm(x, 1, D, weight, p->model->epsilon, p->c + (int64_t)row * pass_width(p->model));
+    quantize_input(p, D, row, with_left_over);
+}
+
+/* Rows from `first` on of the input. */
+INLINE Quantized rows_of(const Quantized *in, int columns, int first) {
+    const int64_t block = (int64_t)first * (columns / BLOCK_COLUMNS);
+    return (Quantized){in->q + block * BLOCK_COLUMNS, in->step + block, in->total + block};
+}
+/* As multiply_piece, with what is left over of the sequences' first tokens, or of all. */
+INLINE void multiply_precisely(const Pass *p, const Blocks *w, const Quantized *in, int piece, float *y, int stride,
+                               int add, int all) {
+    Blocks bare = *w;
+    bare.bias = 0;
+    multiply_piece(w, in, p->tokens, piece, PASS_GROUPS, y, stride, ACTIVATION_NONE, add);
+    if (all) {
+        const Quantized rest = rows_of(in, w->columns, p->tokens);
+        multiply_piece(&bare, &rest, p->tokens, piece, PASS_GROUPS, y, stride, ACTIVATION_NONE, 1);
+        return;
+    }
+    for (int span = 0; span < p->span_count; span++) {
+        const int token = p->begin[span];
+        if (!p->spans[span].count || !is_first(p, token)) continue;
+        const Quantized rest = rows_of(in, w->columns, p->tokens + token);
+        multiply_piece(&bare, &rest, 1, piece, PASS_GROUPS, y + (int64_t)token * stride, stride, ACTIVATION_NONE, 1);
+    }
 }
 
 /* Positions of one token's queries and key of one head of keys, which goes into the cache. */
@@ -123,12 +159,13 @@ INLINE void gather_token(const Pass *p, int token) {
 /* 32 columns of the hidden layer, or 16 at the end, of all tokens: silu(gate) * up, quantized. */
 INLINE void gate_piece(const Pass *p, const DecoderLayer *layer, int piece) {
     const int F = p->model->hidden, first = piece * PASS_GROUPS * GROUP_ROWS;
-    multiply_piece(&layer->gate, &p->in, p->tokens, piece, PASS_GROUPS, p->gated, F, ACTIVATION_NONE, 0);
-    multiply_piece(&layer->up, &p->in, p->tokens, piece, PASS_GROUPS, p->up, F, ACTIVATION_NONE, 0);
+    multiply_precisely(p, &layer->gate, &p->in, piece, p->gated, F, 0, 0);
+    multiply_precisely(p, &layer->up, &p->in, piece, p->up, F, 0, 0);
     for (int t = 0; t < p->tokens; t++) {
         float *row = p->gated + (int64_t)t * F;
         gate(row + first, p->up + (int64_t)t * F + first, BLOCK_COLUMNS);
         quantize_some_blocks(row, F, piece, piece + 1, &p->inner, t);
+        if (is_first(p, t)) quantize_left_over(row, F, piece, piece + 1, &p->inner, t, p->tokens + t);
     }
 }
 
@@ -141,14 +178,14 @@ static void pass_job(void *job, int worker) {
     (void)worker;
     for (int l = 0; l < m->layers; l++) {
         const DecoderLayer *layer = m->layer + l;
-        STEP(step, T, t) norm_token(p, p->x + (int64_t)t * D, layer->attention_norm, t);
+        STEP(step, T, t) norm_token(p, p->x + (int64_t)t * D, layer->attention_norm, t, 1);
         step_wait(step++, T);
         const int queries = group_pieces(&layer->query, PASS_GROUPS), keys = group_pieces(&layer->key, PASS_GROUPS);
         STEP(step, queries + 2 * keys, i) {
             const int which = i < queries ? 0 : 1 + (i - queries) / keys;
             const Blocks *w = which == 0 ? &layer->query : which == 1 ? &layer->key : &layer->value;
             float *y = p->qkv + (which ? (m->heads + (which - 1) * m->kv_heads) * d : 0);
-            multiply_piece(w, &p->in, T, which ? (i - queries) % keys : i, PASS_GROUPS, y, qkv_width(m), ACTIVATION_NONE, 0);
+            multiply_precisely(p, w, &p->in, which ? (i - queries) % keys : i, y, qkv_width(m), 0, 1);
         }
         step_wait(step++, queries + 2 * keys);
         STEP(step, T * m->kv_heads, i) place_token(p, l, i / m->kv_heads, i % m->kv_heads);
@@ -157,20 +194,20 @@ static void pass_job(void *job, int worker) {
         step_wait(step++, attention);
         STEP(step, T, t) {
             if (p->is_split) gather_token(p, t);
-            quantize_blocks(p->c + (int64_t)t * pass_width(m), m->heads * d, &p->in, t);
+            quantize_input(p, m->heads * d, t, is_first(p, t));
         }
         step_wait(step++, T);
         const int outs = group_pieces(&layer->out, PASS_GROUPS), gates = group_pieces(&layer->gate, PASS_GROUPS);
-        STEP(step, outs, i) multiply_piece(&layer->out, &p->in, T, i, PASS_GROUPS, p->x, D, ACTIVATION_NONE, 1);
+        STEP(step, outs, i) multiply_precisely(p, &layer->out, &p->in, i, p->x, D, 1, 0);
         step_wait(step++, outs);
-        STEP(step, T, t) norm_token(p, p->x + (int64_t)t * D, layer->mlp_norm, t);
+        STEP(step, T, t) norm_token(p, p->x + (int64_t)t * D, layer->mlp_norm, t, is_first(p, t));
         step_wait(step++, T);
         STEP(step, gates, i) gate_piece(p, layer, i);
         step_wait(step++, gates);
-        STEP(step, outs, i) multiply_piece(&layer->down, &p->inner, T, i, PASS_GROUPS, p->x, D, ACTIVATION_NONE, 1);
+        STEP(step, outs, i) multiply_precisely(p, &layer->down, &p->inner, i, p->x, D, 1, 0);
         step_wait(step++, outs);
     }
-    STEP(step, p->wanted_count, i) norm_token(p, p->x + (int64_t)p->wanted[i] * D, m->norm, i);
+    STEP(step, p->wanted_count, i) norm_token(p, p->x + (int64_t)p->wanted[i] * D, m->norm, i, 0);
     step_wait(step++, p->wanted_count);
     const int last = p->wanted_count ? group_pieces(&m->output, PASS_LAST_GROUPS) : 0;
     STEP(step, last, i)
@@ -213,12 +250,12 @@ static int decode(const Decoder *m, const DecoderSpan *spans, int32_t span_count
         p.gated = take(&cursor, 4 * T * F);
         p.up = take(&cursor, 4 * T * F);
         p.parts = take(&cursor, 4 * parts);
-        void *in = take(&cursor, quantized_bytes(T, W)), *inner = take(&cursor, quantized_bytes(T, F));
+        void *in = take(&cursor, quantized_bytes(2 * T, W)), *inner = take(&cursor, quantized_bytes(2 * T, F));
         if (counting) {
             if (posix_memalign((void **)&base, 64, (size_t)(cursor - (char *)0) + 64)) return 0;
             continue;
         }
-        p.in = quantized_in(in, T, W), p.inner = quantized_in(inner, T, F);
+        p.in = quantized_in(in, 2 * T, W), p.inner = quantized_in(inner, 2 * T, F);
     }
     memset(p.steps, 0, steps * sizeof(Step));
     p.begin[0] = p.piece[0] = 0;
