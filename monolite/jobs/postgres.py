@@ -233,7 +233,8 @@ class PostgresJobEngine:
             queue_id = await rows.opened(connection, tenant_id, name, now_ms)
             await connection.execute(
                 "UPDATE job_queues SET rate_count = $2::bigint, rate_period_ms = $3,"
-                " rate_tokens = coalesce($2::bigint, 0), rate_at = $4, retention_s = $5, updated_at = $4"
+                " rate_tokens = coalesce($2::bigint, 0), rate_at = $4, retention_s = $5,"
+                " updated_at = $4"
                 " WHERE id = $1",
                 *(queue_id, None if rate is None else rate.count),
                 *(None if rate is None else rate.period_ms, now_ms, settings.retention_s),

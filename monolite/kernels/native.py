@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,10 @@ from monolite.kernels.arrays import EncoderWeights, Linear, Rows, padded
 from monolite.kernels.blocks import Blocks
 from monolite.kernels.cache import Cache
 
-ABI = 2
+if TYPE_CHECKING:
+    from monolite.kernels.decoder import Decoder, Span
+
+ABI = 3
 PATH = Path(__file__).with_name("libkernels.so")
 
 F32 = NDArray[np.float32]
@@ -83,6 +87,41 @@ class _Cache(Structure):
         ("width", c_int32),
         ("key_bits", c_int32),
     ]
+
+
+class _DecoderLayer(Structure):
+    _fields_ = [
+        ("attention_norm", c_void_p),
+        ("mlp_norm", c_void_p),
+        ("query", _Blocks),
+        ("key", _Blocks),
+        ("value", _Blocks),
+        ("out", _Blocks),
+        ("gate", _Blocks),
+        ("up", _Blocks),
+        ("down", _Blocks),
+    ]
+
+
+class _Decoder(Structure):
+    _fields_ = [
+        ("layer", POINTER(_DecoderLayer)),
+        ("norm", c_void_p),
+        ("output", _Blocks),
+        ("layers", c_int32),
+        ("width", c_int32),
+        ("hidden", c_int32),
+        ("heads", c_int32),
+        ("kv_heads", c_int32),
+        ("head_width", c_int32),
+        ("neighbours", c_int32),
+        ("spread", c_int32),
+        ("epsilon", c_float),
+    ]
+
+
+class _DecoderSpan(Structure):
+    _fields_ = [("layer", POINTER(_Cache)), ("first", c_int64), ("count", c_int32)]
 
 
 class _Rows(Structure):
@@ -207,6 +246,52 @@ def cache_structure(cache: Cache) -> _Cache:
         cache.heads,
         cache.width,
         cache.key_bits,
+    )
+
+
+def decoder_structure(model: Decoder) -> _Decoder:
+    """As encoder_structure."""
+    layers = (_DecoderLayer * len(model.layers))(
+        *(
+            _DecoderLayer(
+                address(layer.attention_norm),
+                address(layer.mlp_norm),
+                blocks_structure(layer.query),
+                blocks_structure(layer.key),
+                blocks_structure(layer.value),
+                blocks_structure(layer.out),
+                blocks_structure(layer.gate),
+                blocks_structure(layer.up),
+                blocks_structure(layer.down),
+            )
+            for layer in model.layers
+        )
+    )
+    return _Decoder(
+        layers,
+        address(model.norm),
+        blocks_structure(model.output),
+        len(model.layers),
+        model.width,
+        model.hidden,
+        model.heads,
+        model.kv_heads,
+        model.head_width,
+        model.neighbours,
+        model.spread,
+        model.epsilon,
+    )
+
+
+def cache_array(layers: Sequence[Cache]) -> Any:
+    """As encoder_structure, a structure for each layer's cache."""
+    return (_Cache * len(layers))(*(cache_structure(layer) for layer in layers))
+
+
+def span_array(spans: Sequence[Span]) -> Any:
+    """The spans of a pass as the library takes them."""
+    return (_DecoderSpan * len(spans))(
+        *(_DecoderSpan(span.room.native, span.first, span.count) for span in spans)
     )
 
 

@@ -132,7 +132,8 @@ class PostgresLockEngine:
         waiters: dict[tuple[str, str], list[Waiter]] = {}
         for row in await self._pool.fetch(
             "SELECT w.namespace, w.key, w.owner, w.since FROM lock_waiters w"
-            " JOIN unnest($2::text[], $3::text[]) AS l (namespace, key) ON w.namespace = l.namespace AND w.key = l.key"
+            " JOIN unnest($2::text[], $3::text[]) AS l (namespace, key)"
+            " ON w.namespace = l.namespace AND w.key = l.key"
             " WHERE w.tenant_id = $1 AND w.alive_until > $4 ORDER BY w.ticket",
             *(tenant_id, [row[0] for row in rows], [row[1] for row in rows], now_ms),
         ):

@@ -20,6 +20,7 @@ import numpy as np
 
 from monolite.kernels import cache as kernel_cache
 from monolite.kernels.cache import Cache
+from monolite.kernels.decoder import Room
 from monolite.models.decoder import CacheFull, CacheType, Opened
 
 STEP = 256
@@ -38,13 +39,13 @@ class CachedSequence:
 
     cache: CacheType
     scope: bytes
-    layers: list[Cache]
+    room: Room
     capacity: int
     tokens: list[int] = field(default_factory=list)
 
     @property
     def byte_count(self) -> int:
-        return sum(_bytes(layer) for layer in self.layers)
+        return sum(_bytes(layer) for layer in self.room.layers)
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class KvCache:
                     best, common = number, shared
         if best is None:
             number = next(self._numbers)
-            self._used[number] = CachedSequence(cache, scope, [], 0)
+            self._used[number] = CachedSequence(cache, scope, Room([]), 0)
             return Opened(number, 0)
         found = self._kept.pop(best)
         reused = min(common, len(prefix) - 1)
@@ -150,10 +151,10 @@ class KvCache:
         layers = []
         for at in range(shape.layers):
             new = kernel_cache.empty(shape.heads, capacity, shape.width, bits)  # type: ignore[arg-type]
-            if found.layers:
-                _copy(found.layers[at], new, used)
+            if found.room.layers:
+                _copy(found.room.layers[at], new, used)
             layers.append(new)
-        found.layers, found.capacity = layers, capacity
+        found.room, found.capacity = Room(layers), capacity
         self._bytes += found.byte_count - before
 
 

@@ -10,10 +10,6 @@ Queries and keys are turned by a Hadamard matrix after their positions, which ch
 the two and spreads the few large values of a key over all: eight bits lose next to nothing then,
 and four a third of what they lost (QuaRot, Ashkboos et al. 2024).
 
-The first token of a sequence, to which all others attend, grows values a thousand times those of
-others (Sun et al. 2024, Massive Activations), of which eight bits keep too little: its rows are
-multiplied twice, by what was quantized and by what that left over.
-
 T tokens of all spans go through each matrix together, so that it is read once for all sequences.
 """
 
@@ -26,9 +22,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from monolite.kernels import language
-from monolite.kernels.blocks import COLUMNS, Blocks
-from monolite.kernels.cache import Cache
+from monolite.kernels import decoder
+from monolite.kernels.blocks import Blocks
 from monolite.models.decoder import CacheType, Opened, Span
 from monolite.models.gguf import BadGguf, Gguf
 from monolite.models.gguf_types import as_blocks, dequantize, floats
@@ -41,16 +36,6 @@ ARCHITECTURES = {"llama": True, "qwen2": False, "smollm2": True}
 """Whether a head's neighbouring values turn together, or those of its halves."""
 
 LAYER_COUNT_MAX = 512
-
-
-@dataclass(frozen=True)
-class _Layer:
-    attention_norm: F32
-    qkv: tuple[Blocks, ...]
-    out: Blocks
-    mlp_norm: F32
-    gate_up: tuple[Blocks, ...]
-    down: Blocks
 
 
 @dataclass(frozen=True)
@@ -119,21 +104,27 @@ class Llama:
             known = ", ".join(ARCHITECTURES)
             raise _bad(gguf, f"it is a {architecture}; what is read is {known}")
         self.name = name
-        self._neighbours = ARCHITECTURES[architecture]
         self.dimensions = d = Dimensions.read(gguf, architecture)
         self.context_tokens = min(d.context, context_tokens)
         self.vocabulary = GgufVocabulary(gguf)
         self._gguf = gguf
         self._embedding = gguf.tensor("token_embd.weight", (self.vocabulary.size, d.width))
         self._embedding_rows = gguf.raw(self._embedding)
-        self._layers = [_layer(gguf, at, d) for at in range(d.layers)]
-        self._norm = floats(gguf, gguf.tensor("output_norm.weight", (d.width,)))
         output = gguf.tensors.get("output.weight", self._embedding)
         if output.shape != self._embedding.shape:
             raise _bad(gguf, f"its output.weight is {output.shape}")
-        self._output = as_blocks(gguf, output, rows=-(-self.vocabulary.size // 16) * 16)
+        self._model = decoder.Decoder(
+            layers=[_layer(gguf, at, d) for at in range(d.layers)],
+            norm=floats(gguf, gguf.tensor("output_norm.weight", (d.width,))),
+            output=as_blocks(gguf, output, rows=-(-self.vocabulary.size // 16) * 16),
+            heads=d.heads,
+            kv_heads=d.kv_heads,
+            head_width=d.head_width,
+            epsilon=d.epsilon,
+            neighbours=ARCHITECTURES[architecture],
+            spread=True,
+        )
         self._cosine, self._sine = _turns(gguf, d, self.context_tokens, architecture)
-        self._spread = _hadamard(d.head_width)
         self._cache = KvCache(
             Shape(d.layers, d.kv_heads, d.head_width), self.context_tokens, kv_bytes_max
         )
@@ -175,78 +166,34 @@ class Llama:
     def forward(self, spans: Sequence[Span]) -> list[F32]:
         """See decoder.Decoder.forward."""
         self._cache.reserve([(span.sequence, len(span.tokens)) for span in spans])
-        places, visible = [], []
+        places, positions = [], []
         tokens: list[int] = []
-        begin = 0
+        wanted: list[int] = []
+        counts = []
         for span in spans:
-            first = self.length(span.sequence)
-            end = begin + len(span.tokens)
-            places.append((self._cache[span.sequence].layers, first, slice(begin, end)))
-            visible.append(np.arange(first + 1, first + 1 + len(span.tokens), dtype=np.int64))
+            first, count = self.length(span.sequence), len(span.tokens)
+            rows = range(len(tokens), len(tokens) + count)
+            chosen = {"all": rows, "last": rows[-1:], "none": rows[:0]}[span.want]
+            places.append(decoder.Span(self._cache[span.sequence].room, first, count))
+            positions.append(np.arange(first, first + count))
             tokens.extend(span.tokens)
-            begin = end
-        seen = np.concatenate(visible)
-        cosine, sine = self._cosine[seen - 1], self._sine[seen - 1]
-        x = dequantize(self._embedding_rows[np.asarray(tokens)], self._embedding.type.name)
-        first_rows = np.flatnonzero(seen == 1)
-        for at, layer in enumerate(self._layers):
-            x += self._attention(layer, at, x, cosine, sine, places, seen, first_rows)
-            x += self._mlp(layer, x, first_rows)
+            wanted.extend(chosen)
+            counts.append(len(chosen))
+        at = np.concatenate(positions)
+        logits = decoder.decode(
+            self._model,
+            places,
+            dequantize(self._embedding_rows[np.asarray(tokens)], self._embedding.type.name),
+            self._cosine[at],
+            self._sine[at],
+            np.array(wanted, np.int32),
+        )[:, : self.vocabulary.size]
         for span in spans:
             self._cache[span.sequence].tokens.extend(span.tokens)
-        return self._logits(x, spans, [place[2] for place in places])
-
-    def _attention(
-        self,
-        layer: _Layer,
-        at: int,
-        x: F32,
-        cosine: F32,
-        sine: F32,
-        places: Sequence[tuple[list[Cache], int, slice]],
-        seen: NDArray[np.int64],
-        first_rows: NDArray[np.int64],
-    ) -> F32:
-        d = self.dimensions
-        normal = language.rms_norm(x, layer.attention_norm, d.epsilon)
-        made = _products(layer.qkv, normal, np.arange(len(x), dtype=np.int64))
-        queries_end = d.heads * d.head_width
-        keys_end = queries_end + d.kv_heads * d.head_width
-        turning = made[:, :keys_end].reshape(len(x), -1, d.head_width)
-        turned = language.rotate(turning, cosine, sine, neighbours=self._neighbours) @ self._spread
-        queries, keys = turned[:, : d.heads], turned[:, d.heads :]
-        values = made[:, keys_end:].reshape(len(x), d.kv_heads, d.head_width)
-        attended = np.empty((len(x), queries_end), np.float32)
-        for caches, first, piece in places:
-            language.append(caches[at], first, keys[piece], values[piece])
-            attended[piece] = language.attend(caches[at], queries[piece], seen[piece]).reshape(
-                -1, queries_end
-            )
-        return _product(layer.out, attended, first_rows)
-
-    def _mlp(self, layer: _Layer, x: F32, first_rows: NDArray[np.int64]) -> F32:
-        normal = language.rms_norm(x, layer.mlp_norm, self.dimensions.epsilon)
-        both = _products(layer.gate_up, normal, first_rows)
-        hidden = self.dimensions.hidden
-        gated = language.gate(both[:, :hidden], both[:, hidden:])
-        return _product(layer.down, gated, first_rows)
-
-    def _logits(self, x: F32, spans: Sequence[Span], pieces: Sequence[slice]) -> list[F32]:
-        chosen: list[int] = []
-        counts = []
-        for span, piece in zip(spans, pieces, strict=True):
-            rows = range(piece.start, piece.stop)
-            wanted = {"all": rows, "last": rows[-1:], "none": rows[:0]}[span.want]
-            chosen.extend(wanted)
-            counts.append(len(wanted))
-        if not chosen:
-            return [np.empty((0, self.vocabulary.size), np.float32) for _ in spans]
-        normal = language.rms_norm(x[chosen], self._norm, self.dimensions.epsilon)
-        logits = language.multiply(self._output, normal)[:, : self.vocabulary.size]
         return np.split(logits, np.cumsum(counts)[:-1])
 
 
-def _layer(gguf: Gguf, at: int, d: Dimensions) -> _Layer:
+def _layer(gguf: Gguf, at: int, d: Dimensions) -> decoder.Layer:
     def matrix(name: str, rows: int, columns: int) -> Blocks:
         made = as_blocks(gguf, gguf.tensor(f"blk.{at}.{name}.weight", (rows, columns)))
         bias = gguf.tensors.get(f"blk.{at}.{name}.bias")
@@ -259,50 +206,19 @@ def _layer(gguf: Gguf, at: int, d: Dimensions) -> _Layer:
 
     queries, keys = d.heads * d.head_width, d.kv_heads * d.head_width
     try:
-        return _Layer(
-            norm("attn_norm"),
-            _joined(
-                matrix("attn_q", queries, d.width),
-                matrix("attn_k", keys, d.width),
-                matrix("attn_v", keys, d.width),
-            ),
-            matrix("attn_output", d.width, queries),
-            norm("ffn_norm"),
-            _joined(matrix("ffn_gate", d.hidden, d.width), matrix("ffn_up", d.hidden, d.width)),
-            matrix("ffn_down", d.width, d.hidden),
+        return decoder.Layer(
+            attention_norm=norm("attn_norm"),
+            query=matrix("attn_q", queries, d.width),
+            key=matrix("attn_k", keys, d.width),
+            value=matrix("attn_v", keys, d.width),
+            out=matrix("attn_output", d.width, queries),
+            mlp_norm=norm("ffn_norm"),
+            gate=matrix("ffn_gate", d.hidden, d.width),
+            up=matrix("ffn_up", d.hidden, d.width),
+            down=matrix("ffn_down", d.width, d.hidden),
         )
     except ValueError as error:
         raise _bad(gguf, f"its layer {at} has a matrix that doesn't fit: {error}") from None
-
-
-def _joined(*parts: Blocks) -> tuple[Blocks, ...]:
-    """Matrices of the same columns one below the other, as one where their bits are the same."""
-    if len({part.bits for part in parts}) > 1:
-        return parts
-    bias = None
-    if any(part.bias is not None for part in parts):
-        bias = np.concatenate(
-            [np.zeros(p.rows, np.float32) if p.bias is None else p.bias for p in parts]
-        )
-    return (Blocks(np.concatenate([part.packed for part in parts]), parts[0].bits, bias),)
-
-
-def _products(matrices: Sequence[Blocks], x: F32, precisely: NDArray[np.int64]) -> F32:
-    made = [_product(matrix, x, precisely) for matrix in matrices]
-    return made[0] if len(made) == 1 else np.concatenate(made, axis=1)
-
-
-def _product(matrix: Blocks, x: F32, precisely: NDArray[np.int64]) -> F32:
-    """X W' + b, of some rows with what eight bits of x leave over."""
-    made = language.multiply(matrix, x)
-    if len(precisely):
-        left = x[precisely]
-        blocks = left.reshape(len(left), -1, COLUMNS)
-        scale = np.abs(blocks).max(axis=2, keepdims=True) / np.float32(127)
-        steps = np.divide(blocks, scale, out=np.zeros_like(blocks), where=scale > 0)
-        left = (blocks - np.rint(steps) * scale).reshape(left.shape)
-        made[precisely] += language.multiply(Blocks(matrix.packed, matrix.bits), left)
-    return made
 
 
 def _turns(gguf: Gguf, d: Dimensions, context_tokens: int, architecture: str) -> tuple[F32, F32]:
@@ -321,17 +237,6 @@ def _turns(gguf: Gguf, d: Dimensions, context_tokens: int, architecture: str) ->
         raise _bad(gguf, f"its positions are scaled by {scaling}")
     angles = np.arange(context_tokens)[:, None] * frequency
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
-
-
-def _hadamard(width: int) -> F32:
-    """An orthogonal matrix [width, width]: Sylvester's, of the largest power of two that fits, a
-    block after the other.
-    """
-    block = np.ones((1, 1))
-    while width % (2 * len(block)) == 0:
-        block = np.block([[block, block], [block, -block]])
-    whole = np.kron(np.eye(width // len(block)), block / np.sqrt(len(block)))
-    return whole.astype(np.float32)
 
 
 def _bad(gguf: Gguf, why: str) -> BadGguf:

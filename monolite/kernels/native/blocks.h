@@ -108,73 +108,114 @@ BLOCK_TILES(5) BLOCK_TILES(6) BLOCK_TILES(7) BLOCK_TILES(8)
 static void (*const block_tiles[2][BLOCK_TOKENS_MAX])(const BlockTile *) = {
     {EACH_TILE(NAMES_4)}, {EACH_TILE(NAMES_8)}};
 
+/* Rows as int8 in blocks of 32 columns: q [rows, columns]; step, and step * (sum of q), of each block. */
 typedef struct {
-    const Blocks *weights;
-    const float *x;
-    int32_t count, activation, add;
-    float *y, *step, *total;
     int8_t *q;
-    Step steps[2];
-} BlocksJob;
+    float *step, *total;
+} Quantized;
 
-INLINE void quantize_blocks(const BlocksJob *j, int row) {
-    const int columns = j->weights->columns, blocks = columns / BLOCK_COLUMNS;
-    for (int b = 0; b < blocks; b++) {
-        int64_t at = (int64_t)row * columns + b * BLOCK_COLUMNS, block = (int64_t)row * blocks + b;
+INLINE size_t quantized_bytes(size_t rows, size_t columns) {
+    return rows * (columns + 2 * sizeof(float) * (columns / BLOCK_COLUMNS));
+}
+/* Its arrays in `room` of that many bytes. */
+INLINE Quantized quantized_in(void *room, size_t rows, size_t columns) {
+    Quantized made = {.step = room};
+    made.total = made.step + rows * (columns / BLOCK_COLUMNS);
+    made.q = (int8_t *)(made.total + rows * (columns / BLOCK_COLUMNS));
+    return made;
+}
+
+/* Blocks first to end - 1 of row number `row`, whose values begin at x. */
+INLINE void quantize_some_blocks(const float *x, int columns, int first, int end, const Quantized *to, int row) {
+    for (int b = first; b < end; b++) {
+        int64_t block = (int64_t)row * (columns / BLOCK_COLUMNS) + b;
         int32_t total;
-        quantize_row(j->x + at, 0, BLOCK_COLUMNS, BLOCK_COLUMNS, j->q + at, j->step + block, &total);
-        j->total[block] = j->step[block] * (float)total;
+        quantize_row(x + b * BLOCK_COLUMNS, 0, BLOCK_COLUMNS, BLOCK_COLUMNS, to->q + block * BLOCK_COLUMNS,
+                     to->step + block, &total);
+        to->total[block] = to->step[block] * (float)total;
+    }
+}
+INLINE void quantize_blocks(const float *x, int columns, const Quantized *to, int row) {
+    quantize_some_blocks(x, columns, 0, columns / BLOCK_COLUMNS, to, row);
+}
+
+/* What quantizing row `row` has left over, quantized as row number `left` of the same. */
+INLINE void quantize_left_over(const float *x, int columns, int first, int end, const Quantized *to, int row, int left) {
+    float rest[BLOCK_COLUMNS];
+    for (int b = first; b < end; b++) {
+        const int64_t block = (int64_t)row * (columns / BLOCK_COLUMNS) + b, at = (int64_t)left * (columns / BLOCK_COLUMNS) + b;
+        const int8_t *q = to->q + block * BLOCK_COLUMNS;
+        int32_t total;
+        for (int i = 0; i < BLOCK_COLUMNS; i++) rest[i] = x[b * BLOCK_COLUMNS + i] - (float)q[i] * to->step[block];
+        quantize_row(rest, 0, BLOCK_COLUMNS, BLOCK_COLUMNS, to->q + at * BLOCK_COLUMNS, to->step + at, &total);
+        to->total[at] = to->step[at] * (float)total;
     }
 }
 
-INLINE void multiply_group(const BlocksJob *j, int group) {
-    const Blocks *w = j->weights;
-    const int blocks = w->columns / BLOCK_COLUMNS, parts = (j->count + BLOCK_TOKENS_MAX - 1) / BLOCK_TOKENS_MAX;
+/* 16 rows of w times each of `count` rows: y [count, stride], of which w's rows are the first. */
+INLINE void multiply_group(const Blocks *w, const Quantized *in, int count, int group, float *y, int stride,
+                           int activation, int add) {
+    if (!count) return;
+    const int blocks = w->columns / BLOCK_COLUMNS, parts = (count + BLOCK_TOKENS_MAX - 1) / BLOCK_TOKENS_MAX;
     for (int part = 0; part < parts; part++) {
-        const int first = (int)((int64_t)j->count * part / parts);
-        const int end = (int)((int64_t)j->count * (part + 1) / parts);
+        const int first = (int)((int64_t)count * part / parts);
+        const int end = (int)((int64_t)count * (part + 1) / parts);
         for (int lane = 0; lane < GROUP_ROWS; lane += LANES) {
             const int row = group * GROUP_ROWS + lane;
             BlockTile tile = {
                 .group = w->packed + (int64_t)group * blocks * BLOCK_BYTES(w->bits),
                 .lane = lane,
-                .q = j->q + (int64_t)first * w->columns,
-                .step = j->step + (int64_t)first * blocks,
-                .total = j->total + (int64_t)first * blocks,
+                .q = in->q + (int64_t)first * w->columns,
+                .step = in->step + (int64_t)first * blocks,
+                .total = in->total + (int64_t)first * blocks,
                 .bias = w->bias ? w->bias + row : 0,
-                .y = j->y + (int64_t)first * w->rows + row,
+                .y = y + (int64_t)first * stride + row,
                 .blocks = blocks,
-                .stride = w->rows,
-                .activation = j->activation,
-                .add = j->add,
+                .stride = stride,
+                .activation = activation,
+                .add = add,
             };
             block_tiles[w->bits == 8][end - first - 1](&tile);
         }
     }
 }
 
+/* Matrices are shared out by pieces of so many groups of rows. */
+INLINE int group_pieces(const Blocks *w, int groups) { return (w->rows / GROUP_ROWS + groups - 1) / groups; }
+INLINE void multiply_piece(const Blocks *w, const Quantized *in, int count, int piece, int groups, float *y, int stride,
+                           int activation, int add) {
+    const int all = w->rows / GROUP_ROWS, end = (piece + 1) * groups < all ? (piece + 1) * groups : all;
+    for (int group = piece * groups; group < end; group++)
+        multiply_group(w, in, count, group, y, stride, activation, add);
+}
+
+typedef struct {
+    const Blocks *weights;
+    const float *x;
+    int32_t count, activation, add;
+    float *y;
+    Quantized in;
+    Step steps[2];
+} BlocksJob;
+
 static void blocks_job(void *job, int worker) {
     BlocksJob *j = job;
-    const int groups = j->weights->rows / GROUP_ROWS;
-    const int pieces = (groups + GROUPS_PER_PIECE - 1) / GROUPS_PER_PIECE;
+    const Blocks *w = j->weights;
+    const int pieces = group_pieces(w, GROUPS_PER_PIECE);
     (void)worker;
-    STEP(&j->steps[0], j->count, r) quantize_blocks(j, r);
+    STEP(&j->steps[0], j->count, r) quantize_blocks(j->x + (int64_t)r * w->columns, w->columns, &j->in, r);
     step_wait(&j->steps[0], j->count);
-    STEP(&j->steps[1], pieces, p) {
-        int end = (p + 1) * GROUPS_PER_PIECE < groups ? (p + 1) * GROUPS_PER_PIECE : groups;
-        for (int group = p * GROUPS_PER_PIECE; group < end; group++) multiply_group(j, group);
-    }
+    STEP(&j->steps[1], pieces, p)
+    multiply_piece(w, &j->in, j->count, p, GROUPS_PER_PIECE, j->y, w->rows, j->activation, j->add);
     step_wait(&j->steps[1], pieces);
 }
 
 static int blocks(const Blocks *weights, const float *x, int32_t count, int32_t activation, int32_t add, float *y) {
-    const size_t rows = (size_t)count, columns = (size_t)weights->columns, each = columns / BLOCK_COLUMNS;
-    float *scratch = malloc(rows * (columns + 2 * sizeof(float) * each) + 1);
+    const size_t rows = (size_t)count, columns = (size_t)weights->columns;
+    void *scratch = malloc(quantized_bytes(rows, columns) + 1);
     if (!scratch) return 0;
     BlocksJob job = {.weights = weights, .x = x, .count = count, .activation = activation, .add = add, .y = y};
-    job.step = scratch;
-    job.total = job.step + rows * each;
-    job.q = (int8_t *)(job.total + rows * each);
+    job.in = quantized_in(scratch, rows, columns);
     pool_run(blocks_job, &job);
     free(scratch);
     return 1;

@@ -104,7 +104,12 @@ void kernels_append(const Cache *cache, int64_t first, int64_t count, const floa
                     const float *values) {
     chosen->append(cache, first, count, keys, values);
 }
-int kernels_attend(const Cache *cache, const float *queries, int32_t count, int32_t query_heads,
-                   const int64_t *visible, float *out) {
-    return chosen->attend(cache, queries, count, query_heads, visible, out);
+void kernels_attend(const Cache *cache, const float *queries, int32_t count, int32_t query_heads,
+                    const int64_t *visible, float *out) {
+    chosen->attend(cache, queries, count, query_heads, visible, out);
+}
+int kernels_decode(const Decoder *model, const DecoderSpan *spans, int32_t span_count, float *x,
+                   const float *cosine, const float *sine, const int32_t *wanted,
+                   int32_t wanted_count, float *logits) {
+    return chosen->decode(model, spans, span_count, x, cosine, sine, wanted, wanted_count, logits);
 }

@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-#define KERNELS_ABI 2
+#define KERNELS_ABI 3
 
 /* Weights of y = W x + b, W float [rows, columns] quantized by row:
  *   W[r, c] ~ scale[r] * (packed[r, c] - 128)
@@ -56,6 +56,29 @@ typedef struct {
     int64_t capacity;
     int32_t heads, width, key_bits;
 } Cache;
+
+typedef struct {
+    const float *attention_norm, *mlp_norm; /* [width] */
+    Blocks query, key, value, out, gate, up, down;
+} DecoderLayer;
+
+/* A llama-like decoder: RMS norms, rotary positions, grouped queries, SwiGLU; decoder.h has the pass. */
+typedef struct {
+    const DecoderLayer *layer;
+    const float *norm;  /* [width], before the output */
+    Blocks output;      /* [vocabulary, width] */
+    int32_t layers, width, hidden, heads, kv_heads, head_width;
+    int32_t neighbours; /* as kernels_rotate's */
+    int32_t spread;     /* queries and keys are turned by a Hadamard matrix after their positions */
+    float epsilon;
+} Decoder;
+
+/* Tokens of one sequence: positions first to first + count - 1 of its caches, one a layer. */
+typedef struct {
+    const Cache *layer;
+    int64_t first;
+    int32_t count;
+} DecoderSpan;
 
 typedef struct {
     Linear qkv; /* query, key, value one below the other; query already divided by sqrt(head) */
@@ -139,8 +162,14 @@ void kernels_gate(float *x, const float *up, int64_t count);
 void kernels_append(const Cache *cache, int64_t first, int64_t count, const float *keys,
                     const float *values);
 /* out [count, query_heads, width] = softmax(query key' / sqrt(width)) value; token t sees the first
- * visible[t] positions. query_heads is a multiple of the cache's heads. 0 where memory is short. */
-int kernels_attend(const Cache *cache, const float *queries, int32_t count, int32_t query_heads,
-                   const int64_t *visible, float *out);
+ * visible[t] positions. query_heads is a multiple of the cache's heads. */
+void kernels_attend(const Cache *cache, const float *queries, int32_t count, int32_t query_heads,
+                    const int64_t *visible, float *out);
+/* A pass of the spans' tokens, end to end in x [tokens, width], which is overwritten; cosine and sine
+ * [tokens, head_width / 2] are of their positions. Writes their keys and values, and logits
+ * [wanted_count, output.rows] of the tokens whose numbers `wanted` has. 0 where memory is short. */
+int kernels_decode(const Decoder *model, const DecoderSpan *spans, int32_t span_count, float *x,
+                   const float *cosine, const float *sine, const int32_t *wanted,
+                   int32_t wanted_count, float *logits);
 
 #endif

@@ -41,8 +41,9 @@ static void layer_norm(const float *x, int64_t count, int32_t width, const float
     }
 }
 
-/* In place; what is beyond n lanes of the last vector counts for nothing. The sum is of the powers. */
-INLINE float powers(float *x, int count) {
+/* e^(x - most of x) in place; what is beyond n lanes of the last vector counts for nothing. Returns the
+ * sum of the powers, and in *greatest what was taken off. */
+INLINE float powers_from(float *x, int count, float *greatest) {
     vf most = splat(-INFINITY), total = splat(0);
     EACH_VECTOR(i, n, count) most = vmax(most, n < LANES ? only_or(load_some(x + i, n), splat(-INFINITY), n) : load(x + i));
     float top = highest(most);
@@ -51,7 +52,12 @@ INLINE float powers(float *x, int count) {
         store_some(x + i, e, n);
         total += e;
     }
+    *greatest = top;
     return sum(total);
+}
+INLINE float powers(float *x, int count) {
+    float greatest;
+    return powers_from(x, count, &greatest);
 }
 
 static void softmax(float *x, int64_t count, int32_t width) {
@@ -84,6 +90,34 @@ static void rotate(float *x, int64_t count, int32_t heads, int32_t width, const 
                 store_some(x + half + p, b * c + a * s, n);
             }
         }
+}
+
+/* Each row [count, width] times a Hadamard matrix, Sylvester's of the largest power of two that divides
+ * the width, a block after the other: products of two rows stay, and large values are spread. In place. */
+INLINE void spread(float *x, int64_t count, int width) {
+    const int block = width & -width;
+    const float scale = 1.0f / sqrtf((float)block);
+    for (float *end = x + count * width; x < end; x += block) {
+        int step = 1;
+#if !defined(__clang__)
+        for (int i = 0; block >= LANES && i < block; i += LANES) {
+            vf v = load(x + i);
+            for (int near = 1; near < LANES; near *= 2) {
+                vi other = lane_numbers() ^ near, second = (lane_numbers() & near) != 0;
+                v = __builtin_shuffle(v, other) + (vf)((vi)v ^ (second & (int32_t)0x80000000));
+            }
+            store(x + i, v);
+        }
+        if (block >= LANES) step = LANES;
+#endif
+        for (; step < block; step *= 2)
+            for (int i = 0; i < block; i += 2 * step)
+                for (int j = i; j < i + step; j++) {
+                    float a = x[j], b = x[j + step];
+                    x[j] = a + b, x[j + step] = a - b;
+                }
+        for (int i = 0; i < block; i++) x[i] *= scale;
+    }
 }
 
 /* gate = silu(gate) * up (Shazeer 2020), [count] */

@@ -224,6 +224,18 @@ INLINE void store_some(float *p, vf v, int n) {
     if (n >= LANES) store(p, v);
     else memcpy(p, &v, sizeof(float) * (size_t)n);
 }
+/* LANES signed bytes as floats. gcc 12 would take __builtin_convertvector of bytes one by one. */
+INLINE vf load_bytes_as_floats(const int8_t *p) {
+#if defined(__AVX512VNNI__)
+    return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p)));
+#elif defined(__AVX2__)
+    return (vf)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p)));
+#else
+    vb v;
+    memcpy(&v, p, sizeof v);
+    return __builtin_convertvector(v, vf);
+#endif
+}
 INLINE vf load_some_bytes(const int8_t *p, int n) {
     vb v = {0};
     memcpy(&v, p, (size_t)(n < LANES ? n : LANES));

@@ -3,6 +3,7 @@
 
 #include "blocks.h"
 #include "cache.h"
+#include "decoder.h"
 #include "encoder.h"
 #include "rows.h"
 #include "scan.h"
@@ -52,4 +53,5 @@ static int linear(const Linear *weights, const float *x, int32_t count, int32_t 
 const Variant NAME_(VARIANT) = {
     QUOTE(VARIANT), encode,     linear,  quantize, signs, search, dot_rows,
     blocks,         rms_norm,   layer_norm, softmax, rotate, gate, append, attend_to_cache,
+    decode,
 };

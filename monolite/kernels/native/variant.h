@@ -19,7 +19,9 @@ typedef struct {
     void (*rotate)(float *, int64_t, int32_t, int32_t, const float *, const float *, int32_t);
     void (*gate)(float *, const float *, int64_t);
     void (*append)(const Cache *, int64_t, int64_t, const float *, const float *);
-    int (*attend)(const Cache *, const float *, int32_t, int32_t, const int64_t *, float *);
+    void (*attend)(const Cache *, const float *, int32_t, int32_t, const int64_t *, float *);
+    int (*decode)(const Decoder *, const DecoderSpan *, int32_t, float *, const float *, const float *,
+                  const int32_t *, int32_t, float *);
 } Variant;
 
 #endif
