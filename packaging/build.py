@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 DIST = ROOT / "dist"
 MODEL = ROOT / "monolite" / "models" / "all-MiniLM-L6-v2.model"
+CHAT_MODEL = ROOT / "monolite" / "models" / "SmolLM2-135M-Instruct.gguf"
 SIZE_MAX = 60_000_000
 """Of everything but the model."""
 
@@ -64,8 +65,19 @@ def main() -> int:
             "Find what came along in build/monolite/xref-monolite.html"
         )
     made.replace(DIST / "monolite")
+    _put_beside(CHAT_MODEL)
     print(f"dist/monolite {facts['version']}: {size / 1e6:.1f} MB, built by {_python()}")
     return 0
+
+
+def _put_beside(model: Path) -> None:
+    """A language model lies beside the executable: most installations want another, or none."""
+    placed = DIST / model.name
+    placed.unlink(missing_ok=True)
+    try:
+        os.link(model, placed)
+    except OSError:
+        shutil.copyfile(model, placed)
 
 
 def _refuse(reason: str) -> int:

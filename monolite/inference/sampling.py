@@ -7,6 +7,7 @@ sampling, Holtzman et al. 2020), what is less likely than `min_p` of the likelie
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Sequence
 
@@ -26,8 +27,9 @@ class Sampler:
     def __init__(self, sampling: Sampling, prompt: Sequence[int], random_seed: int) -> None:
         self.sampling = sampling
         seed = sampling.seed if sampling.seed is not None else random_seed
-        self.random = np.random.default_rng(seed & (2**64 - 1))
-        self._prompt = np.unique(np.asarray(prompt, np.int64))
+        # Neither numpy's random numbers nor its sets: the executable has neither part of it.
+        self.random = random.Random(seed)  # noqa: S311  # chances, and no secrets
+        self._prompt = frozenset(prompt)
         self._said: Counter[int] = Counter()
 
     def choose(self, logits: F32, mask: NDArray[np.bool_] | None = None) -> int:
@@ -80,7 +82,7 @@ class Sampler:
         said = np.fromiter(self._said, np.int64, len(self._said))
         if sampling.repetition_penalty != 1:
             # Keskar et al. 2019 (CTRL): what is negative already is made more so.
-            known = np.union1d(self._prompt, said)
+            known = np.array(sorted(self._prompt.union(self._said)), np.int64)
             found = logits[known]
             penalty = np.float32(sampling.repetition_penalty)
             logits[known] = np.where(found > 0, found / penalty, found * penalty)

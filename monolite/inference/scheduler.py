@@ -239,8 +239,12 @@ class Scheduler:
                 if not self._waiting:
                     return
                 generation = self._waiting.popleft()
-            if not generation.cancelled:
+            if generation.cancelled:
+                continue
+            try:
                 self._running.append(_Running(generation, decoder, self._random_seed()))
+            except Exception as error:
+                generation.push(_told(error))
 
     def _pass(self, decoder: Decoder) -> None:
         chosen: list[_Running] = []
@@ -295,9 +299,7 @@ class Scheduler:
 
     def _fail(self, decoder: Decoder | None, error: Exception) -> None:
         """Tell everybody; a model that failed once may work for the next."""
-        if not isinstance(error, DomainError):
-            log.error("decoding failed", exc_info=error)
-            error = Unavailable("Decoding failed; the log says why.", code="inference_failed")
+        error = _told(error)
         for one in list(self._running):
             self._leave(one)
             one.generation.push(error)
@@ -306,3 +308,11 @@ class Scheduler:
             self._waiting.clear()
         for generation in waiting:
             generation.push(error)
+
+
+def _told(error: Exception) -> Exception:
+    """What a caller hears of a failure; the log has one of ours whole."""
+    if isinstance(error, DomainError):
+        return error
+    log.error("decoding failed", exc_info=error)
+    return Unavailable("Decoding failed; the log says why.", code="inference_failed")

@@ -186,3 +186,30 @@ def test_the_rarely_wanted_libraries_are_unpacked_when_asked_for(
         assert client.post("/collections/c/documents", json=fits).status_code == 201
         assert client.post("/collections/c/documents", json=fails).status_code == 422
     assert (unpacked / "rpds").exists()
+
+
+def test_a_language_model_beside_the_executable_answers(serve: Serve, executable: Path) -> None:
+    running = serve()
+    made = run(
+        executable,
+        "tenant",
+        "create",
+        "reader",
+        "--data",
+        str(running.data),
+        TMPDIR=str(running.unpacked),
+    )
+    assert made.returncode == 0, made.stderr
+    answer = httpx.post(
+        f"http://127.0.0.1:{running.port}/v1/chat/completions",
+        headers={"Authorization": f"Bearer {made.stdout.strip()}"},
+        json={
+            "messages": [{"role": "user", "content": "Name three fruits."}],
+            "max_tokens": 8,
+            "repetition_penalty": 1.1,
+            "top_p": 0.9,
+        },
+        timeout=60,
+    )
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["usage"]["completion_tokens"] > 0
