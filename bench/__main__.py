@@ -30,6 +30,7 @@ NAMES = (
     "e5",
     "vector_scan",
     "encoder_kernels",
+    "language_model",
 )
 
 

@@ -87,13 +87,17 @@ static void check_linear(void) {
     close_to("linear", y[0], y[1], (size_t)(count * rows), 1e-4f);
 }
 
+static Blocks blocks_of(int rows, int columns, int bits) {
+    int codes = bits == 4 ? 256 : 512, count = rows / 16 * (columns / 32);
+    uint8_t *packed = bytes((size_t)(count * BLOCK_BYTES(bits)));
+    for (int b = 0; b < count; b++)
+        halves((size_t)(BLOCK_BYTES(bits) - codes) / 2, (uint16_t *)(packed + b * BLOCK_BYTES(bits) + codes));
+    return (Blocks){packed, numbers((size_t)rows), rows, columns, bits};
+}
+
 static void check_blocks(void) {
     int bits = chance() % 2 ? 4 : 8, rows = 16 * between(1, 5), blocks = between(1, 4), count = between(1, 19);
-    uint8_t *packed = bytes((size_t)(rows / 16 * blocks * BLOCK_BYTES(bits)));
-    int codes = bits == 4 ? 256 : 512;
-    for (int b = 0; b < rows / 16 * blocks; b++)
-        halves((size_t)(BLOCK_BYTES(bits) - codes) / 2, (uint16_t *)(packed + b * BLOCK_BYTES(bits) + codes));
-    Blocks weights = {packed, numbers((size_t)rows), rows, 32 * blocks, bits};
+    Blocks weights = blocks_of(rows, 32 * blocks, bits);
     float *x = numbers((size_t)(count * 32 * blocks)), *y[2];
     for (int i = 0; i < 2; i++) {
         y[i] = room(4 * (size_t)(count * rows));
@@ -206,6 +210,46 @@ static void check_encoder(void) {
     }
 }
 
+static void check_decoder(void) {
+    enum { D = 32, F = 96, H = 4, G = 2, WIDTH = 24, WORDS = 48, SPANS = 2, MOST = 150 };
+    DecoderLayer layers[2];
+    for (int l = 0; l < 2; l++)
+        layers[l] = (DecoderLayer){numbers(D), numbers(D), blocks_of(H * WIDTH, D, 4), blocks_of(G * WIDTH, D, 8),
+                                   blocks_of(G * WIDTH, D, 8), blocks_of(D, H * WIDTH, 8), blocks_of(F, D, 8),
+                                   blocks_of(F, D, 8), blocks_of(D, F, 8)};
+    Decoder model = {layers, numbers(D), blocks_of(WORDS, D, 8), 2, D, F, H, G, WIDTH, (int)(chance() % 2), 1, 1e-5f};
+    const int counts[SPANS] = {between(1, MOST), between(0, 3)}, tokens = counts[0] + counts[1];
+    int bits = chance() % 2 ? 4 : 8;
+    float *x = numbers((size_t)(tokens * D)), *cosine = numbers((size_t)(tokens * WIDTH / 2));
+    float *sine = numbers((size_t)(tokens * WIDTH / 2)), *out[2];
+    int32_t wanted[2] = {tokens - 1, 0};
+    for (int i = 0; i < 2; i++) {
+        Cache caches[SPANS][2];
+        DecoderSpan spans[SPANS];
+        for (int s = 0; s < SPANS; s++) {
+            size_t at = (size_t)G * 160;
+            for (int l = 0; l < 2; l++)
+                caches[s][l] = (Cache){room(at * (size_t)(WIDTH * bits / 8)), room(4 * at), room(4 * at),
+                                       room(at * WIDTH), room(4 * at), 160, G, WIDTH, bits};
+            spans[s] = (DecoderSpan){caches[s], 0, counts[s]};
+        }
+        float *stream = room((size_t)(4 * tokens * D));
+        memcpy(stream, x, (size_t)(4 * tokens * D));
+        out[i] = room(4 * 2 * WORDS);
+        use(i);
+        if (!kernels_decode(&model, spans, SPANS, stream, cosine, sine, wanted, 2, out[i])) printf("decode: no memory\n"), failures++;
+    }
+    for (int row = 0; row < 2; row++) {
+        double product = 0, left = 0, right = 0;
+        for (int i = 0; i < WORDS; i++) {
+            float a, b;
+            memcpy(&a, (char *)out[0] + 4 * (row * WORDS + i), 4), memcpy(&b, (char *)out[1] + 4 * (row * WORDS + i), 4);
+            product += (double)a * b, left += (double)a * a, right += (double)b * b;
+        }
+        if (!(product > 0.99 * sqrt(left * right))) printf("decode: cosine %g\n", product / sqrt(left * right)), failures++;
+    }
+}
+
 int main(int count, char **arguments) {
     if (count != 3) return 2;
     for (int i = 0; i < 2; i++) variants[i] = variant_number(arguments[i + 1]);
@@ -215,7 +259,7 @@ int main(int count, char **arguments) {
         check_rows();
         check_cache();
         check_search();
-        if (round < 6) check_encoder();
+        if (round < 6) check_encoder(), check_decoder();
     }
     printf("%s and %s: %d differences\n", arguments[1], arguments[2], failures);
     return failures != 0;
