@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from monolite.clock import Clock
 from monolite.errors import FieldError, Gone, Invalid, NotFound, TooLarge
 from monolite.preconditions import Precondition
@@ -73,8 +75,7 @@ class Listed:
     cursor_at: CursorAt
 
 
-@dataclass(frozen=True, slots=True)
-class Sender:
+class Sender(msgspec.Struct, frozen=True):
     """Who writes where. `epoch` is what X-Epoch said."""
 
     tenant_id: int
