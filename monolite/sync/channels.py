@@ -156,7 +156,7 @@ class Waiter:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def wake(self) -> None:
-        """There is, or the document is gone."""
+        """There is, or the document is gone, or its time is over."""
         if not self.done.done():
             self.done.set_result(None)
 
@@ -222,16 +222,15 @@ class Channels:
         self._count(waiter.key[0], listener_count_max)
         channel = self._channel(waiter.key, epoch, waiter.position)
         channel.waiters.add(waiter)
+        # Not asyncio.timeout: a hot operation runs in no task before it waits.
+        timer = asyncio.get_running_loop().call_later(time_s, waiter.wake)
         try:
             # What was committed since the caller looked is seen by this look.
-            if waiter.position < channel.position:
-                return
-            self.changed(*waiter.key)
-            async with asyncio.timeout(time_s):
+            if waiter.position >= channel.position:
+                self.changed(*waiter.key)
                 await waiter.done
-        except TimeoutError:
-            pass
         finally:
+            timer.cancel()
             channel.waiters.discard(waiter)
             self._leave(waiter.key, channel)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+import msgspec
 
 from monolite.clock import Clock
 from monolite.errors import FieldError, Gone, Invalid, NotFound, TooLarge
@@ -73,8 +75,7 @@ class Listed:
     cursor_at: CursorAt
 
 
-@dataclass(frozen=True, slots=True)
-class Sender:
+class Sender(msgspec.Struct, frozen=True):
     """Who writes where. `epoch` is what X-Epoch said."""
 
     tenant_id: int
@@ -104,25 +105,43 @@ class Relay:
 
     # ── Writes ─────────────────────────────────────────────────────────────────────────────────
 
-    async def put_state(
-        self, sender: Sender, replica: str, blob: bytes, precondition: Precondition
-    ) -> Written:
+    # These take the limits that `limits` answers, and are no coroutines themselves: each layer of
+    # them costs at every wake-up.
+
+    def put_state(
+        self,
+        limits: Limits,
+        sender: Sender,
+        replica: str,
+        blob: bytes,
+        precondition: Precondition,
+    ) -> Awaitable[Written]:
         """Store a replica's whole state. The same bytes keep their number."""
-        write = await self._write(sender, blob)
-        return await self._engine.put_state(write, replica, blob, digest_of(blob), precondition)
+        _check_size(blob, limits.blob_bytes_max)
+        write = self._write(limits, sender)
+        return self._engine.put_state(write, replica, blob, digest_of(blob), precondition)
 
-    async def append(self, sender: Sender, blob: bytes, also: Also = None) -> Written:
+    def append(
+        self, limits: Limits, sender: Sender, blob: bytes, also: Also = None
+    ) -> Awaitable[Written]:
         """Append an update. The same bytes keep their number."""
-        write = await self._write(sender, blob)
-        return await self._engine.append(write, blob, digest_of(blob), also)
+        _check_size(blob, limits.blob_bytes_max)
+        return self._engine.append(self._write(limits, sender), blob, digest_of(blob), also)
 
-    async def compact(
-        self, sender: Sender, blob: bytes, supersedes: str | None, pointer: str, also: Also = None
-    ) -> Written:
+    def compact(
+        self,
+        limits: Limits,
+        sender: Sender,
+        blob: bytes,
+        supersedes: str | None,
+        pointer: str,
+        also: Also = None,
+    ) -> Awaitable[Written]:
         """Append a snapshot in place of the entries named, `1-41,43`."""
-        write = await self._write(sender, blob)
+        _check_size(blob, limits.blob_bytes_max)
         numbers = self._numbers(supersedes, pointer)
-        return await self._engine.compact(write, blob, digest_of(blob), numbers, also)
+        write = self._write(limits, sender)
+        return self._engine.compact(write, blob, digest_of(blob), numbers, also)
 
     async def restore(self, sender: Sender, entries: str) -> Sequence[tuple[int, int]]:
         """Make superseded entries live again; (old number, new number) of each."""
@@ -132,11 +151,13 @@ class Relay:
             raise epoch_ended(sender.epoch or 0, document.epoch)
         if document is None or not document.is_live:
             raise NotFound(_MISSING)
-        return await self._engine.restore(await self._write(sender), numbers)
+        limits = await self.limits(sender.tenant_id)
+        return await self._engine.restore(self._write(limits, sender), numbers)
 
     async def delete(self, sender: Sender) -> int:
         """Leave a tombstone; returns the new epoch. NotFound where there is no such document."""
-        epoch = await self._engine.delete(await self._write(sender))
+        limits = await self.limits(sender.tenant_id)
+        epoch = await self._engine.delete(self._write(limits, sender))
         if epoch is None:
             raise NotFound(_MISSING)
         return epoch
@@ -214,7 +235,7 @@ class Relay:
             return listed
         key = (tenant_id, name)
         place = self._places.place(key, listed.next_cursor, asked.pointer)
-        limits = await self._limits_of(tenant_id)
+        limits = await self.limits(tenant_id)
         waiter = Waiter(key, place.seq)
         await self._channels.wait(waiter, place.epoch, limits.listener_count_max, time_s)
         return await self.list(tenant_id, name, asked)
@@ -262,7 +283,7 @@ class Relay:
         if not may_be_absent and (document is None or not document.is_live):
             raise NotFound(_MISSING)
         epoch = FIRST_EPOCH if document is None else document.epoch
-        limits = await self._limits_of(tenant_id)
+        limits = await self.limits(tenant_id)
         listener = Listener(key, format, epoch, seq)
         self._channels.join(listener, limits.listener_count_max)
         return listener
@@ -283,17 +304,18 @@ class Relay:
 
     # ── Limits ─────────────────────────────────────────────────────────────────────────────────
 
-    async def limits(self, tenant_id: int) -> Limits:
-        """What holds for a tenant."""
-        return await self._limits_of(tenant_id)
+    def known_limits(self, tenant_id: int) -> Limits | None:
+        """What holds for a tenant, where it was asked for before."""
+        return self._known.get(tenant_id)
 
     async def tighten(self, tenant_id: int, own: OwnLimits) -> Limits:
         """Set what a tenant tightens for itself; the installation's limits hold where lower."""
         await self._engine.set_own_limits(tenant_id, own)
         self._forget(tenant_id)
-        return await self._limits_of(tenant_id)
+        return await self.limits(tenant_id)
 
-    async def _limits_of(self, tenant_id: int) -> Limits:
+    async def limits(self, tenant_id: int) -> Limits:
+        """What holds for a tenant."""
         limits = self._known.get(tenant_id)
         if limits is None:
             own = await self._engine.own_limits(tenant_id)
@@ -308,10 +330,7 @@ class Relay:
 
     # ── Inside ─────────────────────────────────────────────────────────────────────────────────
 
-    async def _write(self, sender: Sender, blob: bytes | None = None) -> Write:
-        limits = self._known.get(sender.tenant_id) or await self._limits_of(sender.tenant_id)
-        if blob is not None:
-            _check_size(blob, limits.blob_bytes_max)
+    def _write(self, limits: Limits, sender: Sender) -> Write:
         return Write(sender.tenant_id, sender.document, sender.epoch, limits, self._clock.now_ms())
 
     def _numbers(self, text: str | None, pointer: str) -> Sequence[Range]:

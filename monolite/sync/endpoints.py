@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import msgspec
@@ -134,11 +135,10 @@ def operations(
 ) -> list[Operation]:
     """The route table."""
     e = _Endpoints(relay, cursors, ephemeral_bytes_max, int(grace_s * 1000))
-    told = e.with_epoch
     socket = SyncSocket(relay, ephemeral_bytes_max)
     document = "/v1/sync/{doc}"
     state = document + "/states/{replica}"
-    return [
+    table = [
         Operation(
             "sync.list_documents",
             "GET",
@@ -155,7 +155,7 @@ def operations(
             document,
             READ,
             "One document",
-            told(e.get_document),
+            e.get_document,
             {200: DocumentShown},
         ),
         Operation(
@@ -164,7 +164,7 @@ def operations(
             document,
             COMPACT,
             "Delete a document and begin a new epoch",
-            told(e.delete),
+            e.delete,
             {204: None},
             headers=_X_EPOCH,
             description="A tombstone stays: whoever still writes in the old epoch gets 410.",
@@ -175,7 +175,7 @@ def operations(
             state,
             WRITE,
             "Store a replica's whole state",
-            told(e.put_state),
+            e.put_state,
             {200: WrittenShown, 201: WrittenShown},
             body=RAW,
             consumes=(OCTETS,),
@@ -191,7 +191,7 @@ def operations(
             state,
             READ,
             "A replica's state",
-            told(e.get_state),
+            e.get_state,
             {200: None, 304: None},
             produces=OCTETS,
             hot=True,
@@ -202,7 +202,7 @@ def operations(
             document + "/updates",
             WRITE,
             "Append an update",
-            told(e.append),
+            e.append,
             {201: WrittenShown, 200: WrittenShown},
             body=RAW,
             consumes=(OCTETS,),
@@ -218,9 +218,10 @@ def operations(
             document + "/entries",
             READ,
             "The live entries behind a cursor, or follow them",
-            told(e.entries),
+            e.entries,
             {200: EntryPage, 204: None},
             query=EntriesQuery,
+            hot=True,
             description="`live=long-poll` waits for the first one, 204 when none came."
             " `live=sse` goes on for ever: each entry is an event whose id is the cursor behind it."
             f" With `Accept: {FRAMES_TYPE}` all of them as binary frames, in one stream.",
@@ -231,7 +232,7 @@ def operations(
             document + "/entries/{seq}",
             READ,
             "An entry's bytes",
-            told(e.get_entry),
+            e.get_entry,
             {200: None, 304: None},
             produces=OCTETS,
             names={"seq": "[1-9][0-9]{0,17}"},
@@ -243,7 +244,7 @@ def operations(
             document + "/snapshots",
             COMPACT,
             "Post a snapshot in place of the entries it holds",
-            told(e.compact),
+            e.compact,
             {201: WrittenShown, 200: WrittenShown},
             body=RAW,
             consumes=(OCTETS,),
@@ -259,7 +260,7 @@ def operations(
             document + "/superseded",
             COMPACT,
             "What can be restored",
-            told(e.superseded),
+            e.superseded,
             {200: Page[SupersededShown]},
             query=PageQuery,
         ),
@@ -269,7 +270,7 @@ def operations(
             document + "/restore",
             COMPACT,
             "Make superseded entries live again",
-            told(e.restore),
+            e.restore,
             {200: Restored},
             body=ToRestore,
             example={"entries": "1-41,43"},
@@ -283,7 +284,7 @@ def operations(
             document + "/ephemeral",
             WRITE,
             "Tell everyone who listens, and store nothing",
-            told(e.whisper),
+            e.whisper,
             {204: None},
             body=RAW,
             consumes=(OCTETS,),
@@ -325,6 +326,9 @@ def operations(
             description="The answer is what holds: the installation's limit where it is lower.",
         ),
     ]
+    return [
+        replace(one, on_refusal=e.say_epoch) if "doc" in one.parameters else one for one in table
+    ]
 
 
 class _Endpoints:
@@ -336,21 +340,11 @@ class _Endpoints:
         self._ephemeral_bytes_max = ephemeral_bytes_max
         self._grace_ms = grace_ms
 
-    def with_epoch(
-        self, handler: Callable[[Call], Awaitable[Answer | Stream | Live]]
-    ) -> Callable[[Call], Awaitable[Answer | Stream | Live]]:
-        """A handler whose refusals say the document's epoch too."""
-
-        async def handle(call: Call) -> Answer | Stream | Live:
-            try:
-                return await handler(call)
-            except DomainError as error:
-                with suppress(StorageError):
-                    epoch = await self._relay.epoch(call.tenant_id, call.params["doc"])
-                    error.headers = (_epoch(epoch),)
-                raise
-
-        return handle
+    async def say_epoch(self, call: Call, error: DomainError) -> None:
+        """Every answer says the document's epoch, refusals too."""
+        with suppress(StorageError):
+            epoch = await self._relay.epoch(call.tenant_id, call.params["doc"])
+            error.headers = (_epoch(epoch),)
 
     async def list_documents(self, call: Call) -> Answer:
         limit = call.query.limit
@@ -371,11 +365,12 @@ class _Endpoints:
         return Answer(204, b"", [_epoch(await self._relay.delete(_sender(call)))])
 
     async def put_state(self, call: Call) -> Answer:
-        written = await self._relay.put_state(
-            _sender(call), call.params["replica"], call.raw, call.precondition()
+        relay = self._relay
+        limits = relay.known_limits(call.tenant_id) or await relay.limits(call.tenant_id)
+        written = await relay.put_state(
+            limits, _sender(call), call.params["replica"], call.raw, call.precondition()
         )
-        status = 200 if written.was_there else 201
-        return _written(written, status, await self._relay.limits(call.tenant_id))
+        return _written(written, 200 if written.was_there else 201, limits)
 
     async def get_state(self, call: Call) -> Answer:
         params = call.params
@@ -383,12 +378,13 @@ class _Endpoints:
         return _bytes(call, document, entry)
 
     async def append(self, call: Call) -> Answer:
-        limits = await self._relay.limits(call.tenant_id)
+        relay = self._relay
+        limits = relay.known_limits(call.tenant_id) or await relay.limits(call.tenant_id)
 
         def answer(written: Written) -> Answer:
             return _written(written, 201 if written.is_new else 200, limits)
 
-        return answer(await self._relay.append(_sender(call), call.raw, call.companion(answer)))
+        return answer(await relay.append(limits, _sender(call), call.raw, call.companion(answer)))
 
     async def compact(self, call: Call) -> Answer:
         limits = await self._relay.limits(call.tenant_id)
@@ -398,6 +394,7 @@ class _Endpoints:
 
         return answer(
             await self._relay.compact(
+                limits,
                 _sender(call),
                 call.raw,
                 call.header(b"x-supersedes"),

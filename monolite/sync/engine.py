@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
+
 from monolite.preconditions import Precondition
 from monolite.sync.entry import Document, Entry, Limits, OwnLimits, Written
 from monolite.sync.ranges import Range
@@ -22,8 +24,7 @@ Heard = Callable[[int, str, bytes, object], None]
 """Given a tenant, a document, the bytes of someone's presence, and who sent them, if one here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(msgspec.Struct, frozen=True):
     """Where a write goes and what it must find. `epoch` is the one its sender knows, or None."""
 
     tenant_id: int
@@ -66,14 +67,14 @@ class SyncEngine(Protocol):
         """Append an update, or find the same bytes among the document's updates."""
         ...
 
-    async def compact(
+    def compact(
         self,
         write: Write,
         blob: bytes,
         digest: bytes,
         supersedes: Sequence[Range],
         also: Also = None,
-    ) -> Written:
+    ) -> Awaitable[Written]:
         """Append a snapshot and supersede the live entries among the numbers.
 
         Raises Invalid (`unknown_entries`) for numbers that were never given, Conflict
@@ -81,7 +82,9 @@ class SyncEngine(Protocol):
         """
         ...
 
-    async def restore(self, write: Write, numbers: Sequence[Range]) -> Sequence[tuple[int, int]]:
+    def restore(
+        self, write: Write, numbers: Sequence[Range]
+    ) -> Awaitable[Sequence[tuple[int, int]]]:
         """Make superseded entries live again under new numbers: (old, new) of each. A state becomes
         an update, since its replica may have another by now.
 

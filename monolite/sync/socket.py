@@ -140,18 +140,19 @@ class SyncSocket:
 
     async def _do(self, socket: Socket, sender: Sender, wanted: Any) -> Written | None:
         relay, path = self._relay, f"/v1/sync/{sender.document}/"
+        limits = await relay.limits(sender.tenant_id)
         match wanted:
             case Update(blob):
                 socket.permit("sync:write", path + "updates")
-                return await relay.append(sender, blob)
+                return await relay.append(limits, sender, blob)
             case State(replica, blob):
                 if not is_name(replica):
                     raise Invalid("replica: not a name.")
                 socket.permit("sync:write", f"{path}states/{replica}")
-                return await relay.put_state(sender, replica, blob, _precondition(wanted))
+                return await relay.put_state(limits, sender, replica, blob, _precondition(wanted))
             case Snapshot(blob, supersedes):
                 socket.permit("sync:compact", path + "snapshots")
-                return await relay.compact(sender, blob, supersedes, "supersedes")
+                return await relay.compact(limits, sender, blob, supersedes, "supersedes")
             case _:
                 socket.permit("sync:write", path + "ephemeral")
                 await relay.whisper(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 import apsw
 
@@ -15,9 +16,12 @@ from monolite.sync import sqlite_documents, sqlite_entries
 from monolite.sync.engine import Also, Changed, Heard, Read, Write
 from monolite.sync.entry import Document, Entry, OwnLimits, Written
 from monolite.sync.ranges import Range
+from monolite.sync.sqlite_documents import Log, Logs
 
 # Children before what they reference: the order in which a tenant's rows are deleted.
 TENANT_TABLES = ("sync_entries", "sync_documents", "sync_tenants")
+
+T = TypeVar("T")
 
 SHORT_COUNT = 64
 SHORT_BYTES = 256 * 1024
@@ -38,65 +42,83 @@ class SqliteSyncEngine:
         self._grace_s = grace_s
         self._changed: Changed | None = None
         self._heard: Heard | None = None
+        self._logs = Logs()
         self._touched: set[tuple[int, str]] = set()
         self.work_waits = asyncio.Event()
         writer.on_commit.append(self._tell)
+        writer.on_failure.append(self._logs.forget_all)
 
     # ── Writes ─────────────────────────────────────────────────────────────────────────────────
 
     def put_state(
         self, write: Write, replica: str, blob: bytes, digest: bytes, precondition: Precondition
     ) -> Awaitable[Written]:
-        def work(connection: apsw.Connection) -> Written:
-            written = sqlite_entries.put_state(
-                connection, write, replica, blob, digest, precondition
-            )
-            if written.is_new:
-                self._touched.add((write.tenant_id, write.document))
-            return written
-
-        return self._writer.submit(work)
+        return self._submit(
+            write,
+            lambda connection, log: sqlite_entries.put_state(
+                connection, log, write, replica, blob, digest, precondition
+            ),
+        )
 
     def append(
         self, write: Write, blob: bytes, digest: bytes, also: Also = None
     ) -> Awaitable[Written]:
-        def work(connection: apsw.Connection) -> Written:
-            written = sqlite_entries.append(connection, write, blob, digest)
+        def work(connection: apsw.Connection, log: Log) -> Written:
+            written = sqlite_entries.append(connection, log, write, blob, digest)
             if also is not None:
                 also(connection, written)
-            if written.is_new:
-                self._touched.add((write.tenant_id, write.document))
             return written
 
-        return self._writer.submit(work)
+        return self._submit(write, work)
 
-    async def compact(
+    def compact(
         self,
         write: Write,
         blob: bytes,
         digest: bytes,
         supersedes: Sequence[Range],
         also: Also = None,
-    ) -> Written:
-        def work(connection: apsw.Connection) -> Written:
-            written = sqlite_entries.compact(connection, write, blob, digest, supersedes)
+    ) -> Awaitable[Written]:
+        def work(connection: apsw.Connection, log: Log) -> Written:
+            written = sqlite_entries.compact(connection, log, write, blob, digest, supersedes)
             if also is not None:
                 also(connection, written)
-            self._touched.add((write.tenant_id, write.document))
             return written
 
         count = sum(high - low + 1 for low, high in supersedes)
-        return await self._writer.submit(work, is_long=count > _SUPERSEDED_ON_LOOP)
+        return self._submit(write, work, is_long=count > _SUPERSEDED_ON_LOOP)
 
-    async def restore(self, write: Write, numbers: Sequence[Range]) -> Sequence[tuple[int, int]]:
-        def work(connection: apsw.Connection) -> Sequence[tuple[int, int]]:
+    def restore(
+        self, write: Write, numbers: Sequence[Range]
+    ) -> Awaitable[Sequence[tuple[int, int]]]:
+        return self._submit(
+            write,
+            lambda connection, log: sqlite_entries.restore(connection, log, write, numbers),
+            is_long=True,
+        )
+
+    def _submit(
+        self,
+        write: Write,
+        work: Callable[[apsw.Connection, Log], T],
+        *,
+        is_long: bool = False,
+    ) -> Awaitable[T]:
+        def whole(connection: apsw.Connection) -> T:
+            try:
+                result = work(connection, self._logs.open(connection, write))
+            except BaseException:
+                # What was learned in this savepoint is rolled back with it.
+                self._logs.forget(write)
+                raise
             self._touched.add((write.tenant_id, write.document))
-            return sqlite_entries.restore(connection, write, numbers)
+            return result
 
-        return await self._writer.submit(work, is_long=True)
+        return self._writer.submit(whole, is_long=is_long)
 
     async def delete(self, write: Write) -> int | None:
         def work(connection: apsw.Connection) -> int | None:
+            self._logs.forget(write)
             self._touched.add((write.tenant_id, write.document))
             return sqlite_documents.delete(connection, write)
 

@@ -13,6 +13,7 @@ from monolite.sync.entry import FIRST_EPOCH, Document
 from monolite.sync.refusals import epoch_ended, too_many_documents, too_many_entries
 
 REMOVED_AT_ONCE = 200
+_KNOWN_MAX = 4096
 
 _COLUMNS = (
     "id, name, state = 'live', epoch, seq, floor, floor_snapshot, entry_count, byte_count,"
@@ -68,18 +69,48 @@ def find_many(
     return [_document(row) for row in connection.execute(_DOCUMENTS, (tenant_id, after, limit))]
 
 
-def open_log(connection: apsw.Connection, write: Write) -> Log:
-    """The document to write to, made where there is none, in the epoch its sender knows."""
-    row = connection.execute(_OPEN, (write.tenant_id, write.document)).fetchone()
-    log = None if row is None else Log(*row)
-    epoch = FIRST_EPOCH if log is None else log.epoch
-    if write.epoch is not None and write.epoch != epoch:
-        raise epoch_ended(write.epoch, epoch)
-    if log is not None and log.is_live:
+class Logs:
+    """The documents that were written to lately, as their last transaction left them.
+
+    Only the writer's works use it. One that fails forgets its document; where a whole transaction
+    is lost all are forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, str], Log] = {}
+
+    def open(self, connection: apsw.Connection, write: Write) -> Log:
+        """The document to write to, made where there is none, in the epoch its sender knows."""
+        key = (write.tenant_id, write.document)
+        log = self._known.get(key)
+        if log is None:
+            row = connection.execute(_OPEN, key).fetchone()
+            log = None if row is None else Log(*row)
+        epoch = FIRST_EPOCH if log is None else log.epoch
+        if write.epoch is not None and write.epoch != epoch:
+            raise epoch_ended(write.epoch, epoch)
+        if log is None or not log.is_live:
+            log = _begin(connection, write, log)
+        if key not in self._known:
+            if len(self._known) >= _KNOWN_MAX:
+                self._known.clear()
+            self._known[key] = log
         return log
+
+    def forget(self, write: Write) -> None:
+        """What is known of it may not be true any more."""
+        self._known.pop((write.tenant_id, write.document), None)
+
+    def forget_all(self) -> None:
+        """The same of all."""
+        self._known.clear()
+
+
+def _begin(connection: apsw.Connection, write: Write, log: Log | None) -> Log:
     _count(connection, write, 1)
     if log is None:
-        return Log(_insert(connection, write, "live", FIRST_EPOCH, 0), True, epoch, 0, 0, 0, 0, 0)
+        number = _insert(connection, write, "live", FIRST_EPOCH, 0)
+        return Log(number, True, FIRST_EPOCH, 0, 0, 0, 0, 0)
     connection.execute(
         "UPDATE sync_documents SET state = 'live', created_at = ? WHERE id = ?",
         (write.now_ms, log.id),

@@ -13,7 +13,7 @@ from monolite.sync.engine import Write
 from monolite.sync.entry import Entry, Written, etag_of
 from monolite.sync.ranges import Range, ranges_of, text_of
 from monolite.sync.refusals import already_superseded, unknown_entries
-from monolite.sync.sqlite_documents import Log, open_log
+from monolite.sync.sqlite_documents import Log
 from monolite.sync.states import is_kept
 
 EXPIRED_AT_ONCE = 200
@@ -48,6 +48,7 @@ _SUPERSEDED = (
 
 def put_state(
     connection: apsw.Connection,
+    log: Log,
     write: Write,
     replica: str,
     blob: bytes,
@@ -55,7 +56,6 @@ def put_state(
     precondition: Precondition,
 ) -> Written:
     """Store a replica's state; the one before is overwritten, or kept where none was for long."""
-    log = open_log(connection, write)
     row = connection.execute(_STATE, (write.tenant_id, log.id, replica)).fetchone()
     if row is None:
         precondition.check(None)
@@ -81,9 +81,10 @@ def put_state(
     return _written(log, log.seq, digest, True, was_there=True)
 
 
-def append(connection: apsw.Connection, write: Write, blob: bytes, digest: bytes) -> Written:
+def append(
+    connection: apsw.Connection, log: Log, write: Write, blob: bytes, digest: bytes
+) -> Written:
     """Append an update, or find it."""
-    log = open_log(connection, write)
     seq = _same(connection, write, log, digest, "update")
     if seq is not None:
         return _written(log, seq, digest, False)
@@ -94,13 +95,13 @@ def append(connection: apsw.Connection, write: Write, blob: bytes, digest: bytes
 
 def compact(
     connection: apsw.Connection,
+    log: Log,
     write: Write,
     blob: bytes,
     digest: bytes,
     numbers: Sequence[Range],
 ) -> Written:
     """Append a snapshot and supersede what is live among the numbers."""
-    log = open_log(connection, write)
     newest = log.seq
     missing = [(max(low, newest + 1), high) for low, high in numbers if high > newest]
     if missing:
@@ -126,10 +127,9 @@ def compact(
 
 
 def restore(
-    connection: apsw.Connection, write: Write, numbers: Sequence[Range]
+    connection: apsw.Connection, log: Log, write: Write, numbers: Sequence[Range]
 ) -> list[tuple[int, int]]:
     """Make superseded entries live again, under new numbers."""
-    log = open_log(connection, write)
     rows: list[Any] = []
     for low, high in numbers:
         rows += connection.execute(_SUPERSEDED, (write.tenant_id, log.id, low, high)).fetchall()

@@ -21,7 +21,8 @@ class Call:
     """What a handler sees: who calls, the path's parameters, the decoded query and body.
 
     `principal` is None only in a public operation. `body` is of the operation's `body` type,
-    `raw` the bytes it was decoded from. `is_streamed` says that the body is of one of the
+    `raw` the bytes it was decoded from. `is_admitted` once the credential was found good for this
+    address. `is_streamed` says that the body is of one of the
     operation's `streams` and is still to be read.
     """
 
@@ -30,6 +31,7 @@ class Call:
         "body_bytes_max",
         "client_host",
         "headers",
+        "is_admitted",
         "is_streamed",
         "once",
         "operation",
@@ -66,6 +68,7 @@ class Call:
         self.body: Any = None
         self.raw: bytes = b""
         self.body_bytes_max = operation.body_bytes_max
+        self.is_admitted = False
         self.is_streamed = False
         self.once: Once | None = None
 

@@ -80,6 +80,7 @@ class Endpoint:
     __slots__ = (
         "_body",
         "_names",
+        "_on_refusal",
         "_query",
         "_reads_whole",
         "_streams",
@@ -92,6 +93,7 @@ class Endpoint:
         self.operation = operation
         self.pipeline = pipeline
         self.measure = Measure()
+        self._on_refusal = operation.on_refusal
         self._query = (
             QueryString(operation.query, known=operation.known_query)
             if operation.query is not None
@@ -123,6 +125,8 @@ class Endpoint:
         except Exception as error:
             if not errors.is_known(error):
                 log.exception("request failed", extra=self._context(call))
+            elif call.is_admitted and self._on_refusal and isinstance(error, DomainError):
+                await self._on_refusal(call, error)
             outcome = errors.answer(
                 error,
                 instance=call.path,
@@ -144,6 +148,9 @@ class Endpoint:
                     # be broken off.
                     await asyncio.sleep(0)
                 if isinstance(outcome, Live):
+                    # It may idle for days, by the thousand: what only the request needed goes.
+                    scope.clear()
+                    headers.clear()
                     await self._send_live(outcome, answered, call, send)
                 else:
                     await self._send_stream(outcome, answered, call, send)
@@ -198,6 +205,7 @@ class Endpoint:
         call.principal = principal
         principal.require(OPERATOR if operation.scope == LOOPBACK else operation.scope, call.path)
         principal.window.take(self.pipeline.clock.monotonic())
+        call.is_admitted = True
 
     def read_address(self, call: Call) -> None:
         """Check path parameters and decode the query; raises Invalid."""

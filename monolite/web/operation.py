@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from monolite.errors import DomainError
 from monolite.tenancy.scopes import ANY, SCOPES
 from monolite.web.answer import Answer, Live, Stream
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from monolite.web.sockets import SocketHandler
 
 Handler = Callable[["Call"], Awaitable[Answer | Stream | Live]]
+
+OnRefusal = Callable[["Call", DomainError], Awaitable[None]]
 
 PUBLIC = "public"
 """The scope of an operation that needs no credential."""
@@ -49,7 +52,7 @@ class Operation:
     up to `stream_bytes_max`; no Idempotency-Key goes with them. `creates` means that an
     Idempotency-Key is honoured. `names` overrides the pattern of a path parameter. `headers` says
     what request headers mean here, for the document; the handler reads them. `socket` answers a
-    WebSocket on the same path.
+    WebSocket on the same path. `on_refusal` may add to a refusal of the handler's.
     """
 
     id: str
@@ -81,6 +84,7 @@ class Operation:
     errors: Literal["problem", "openai"] = "problem"
     headers: Mapping[str, str] = field(default_factory=dict)
     socket: SocketHandler | None = None
+    on_refusal: OnRefusal | None = None
     # None: writes unless it is GET. A POST that only reads says False.
     writes: bool | None = None
 

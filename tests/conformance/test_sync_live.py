@@ -93,6 +93,7 @@ def test_a_long_poll_answers_with_what_comes(client: httpx.Client) -> None:
     params = {"since": since, "live": "long-poll", "timeout_ms": 20_000, "blobs": "inline"}
     answer = client.get(f"{D}/entries", params=params)
     writer.join()
+    assert answer.status_code == 200, answer.text
     (entry,) = answer.json()["data"]
     assert (entry["seq"], base64.b64decode(entry["blob"])) == (2, b"after")
 

@@ -51,16 +51,19 @@ class Connection:
     async def send(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> Response:
-        """One request and its whole answer.
+        """One request and its whole answer; a body of bytes goes as it is, any other as JSON.
 
         Raises:
             Closed: the connection ended before any byte of the answer.
             Truncated: it ended inside the answer.
         """
         lines = [f"{method} {path} HTTP/1.1", "Host: t", f"Authorization: Bearer {self._key}"]
-        content = b"" if body is None else json.dumps(body).encode()
+        if isinstance(body, bytes):
+            content, kind = body, "application/octet-stream"
+        else:
+            content, kind = b"" if body is None else json.dumps(body).encode(), "application/json"
         if body is not None:
-            lines += ["Content-Type: application/json", f"Content-Length: {len(content)}"]
+            lines += [f"Content-Type: {kind}", f"Content-Length: {len(content)}"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         try:
             self._writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + content)
