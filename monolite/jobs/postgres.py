@@ -87,6 +87,9 @@ class PostgresJobEngine:
                 await rows.finish(connection, row, "cancelled", now_ms, counts, row["errors"])
                 if row["state"] == "running":
                     await rows.free_place(connection, row)
+                elif row["concurrency_key"] is not None:
+                    # It may have been let go in place of one that is blocked.
+                    await rows.unblock(connection, row)
                 await rows.write_counts(connection, counts)
             return await _found(connection, tenant_id, job_id, now_ms)
 
@@ -234,8 +237,7 @@ class PostgresJobEngine:
             await connection.execute(
                 "UPDATE job_queues SET rate_count = $2::bigint, rate_period_ms = $3,"
                 " rate_tokens = coalesce($2::bigint, 0), rate_at = $4, retention_s = $5,"
-                " updated_at = $4"
-                " WHERE id = $1",
+                " updated_at = $4 WHERE id = $1",
                 *(queue_id, None if rate is None else rate.count),
                 *(None if rate is None else rate.period_ms, now_ms, settings.retention_s),
             )

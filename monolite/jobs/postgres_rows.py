@@ -185,6 +185,12 @@ async def free_place(connection: Any, row: Any) -> None:
             " AND concurrency_key = $3",
             *where,
         )
+    await unblock(connection, row)
+
+
+async def unblock(connection: Any, row: Any) -> None:
+    """Make the first blocked job of a job's concurrency key ready."""
+    where = (row["tenant_id"], row["queue_id"], row["concurrency_key"])
     await connection.execute(
         "UPDATE jobs SET blocked = false WHERE tenant_id = $1 AND key = (SELECT key FROM jobs"
         " WHERE tenant_id = $1 AND queue_id = $2 AND concurrency_key = $3 AND blocked"

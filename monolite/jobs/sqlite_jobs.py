@@ -20,6 +20,7 @@ from monolite.jobs.sqlite_moves import (
     finish,
     let_go,
     place,
+    unblock,
     unplace,
 )
 
@@ -178,6 +179,13 @@ def cancel(
     ).fetchone()
     if row is None:
         was: State = unplace(connection, body)
+        if body.concurrency_key is not None:
+            # It may have been let go in place of one that is blocked.
+            wake(
+                tenant_id,
+                body.queue_id,
+                unblock(connection, tenant_id, body.queue_id, body.concurrency_key),
+            )
     else:
         was = "running"
         attempt = row[1]

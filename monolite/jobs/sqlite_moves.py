@@ -131,6 +131,14 @@ def free_place(
             " WHERE tenant_id = ? AND queue_id = ? AND concurrency_key = ?",
             where,
         )
+    return unblock(connection, tenant_id, queue_id, concurrency_key)
+
+
+def unblock(
+    connection: apsw.Connection, tenant_id: int, queue_id: int, concurrency_key: str
+) -> int:
+    """Make the first blocked job of a concurrency key ready; returns how many that were."""
+    where = (tenant_id, queue_id, concurrency_key)
     row: Any = connection.execute(
         "SELECT rank, run_at, key, attempt, flags FROM job_blocked WHERE tenant_id = ?"
         " AND queue_id = ? AND concurrency_key = ? ORDER BY rank, run_at, key LIMIT 1",

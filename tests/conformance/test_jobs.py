@@ -398,6 +398,14 @@ def test_a_blocked_job_can_be_cancelled(client: httpx.Client) -> None:
     assert counts(client) == {"cancelled": 1, "completed": 1}
 
 
+def test_a_cancelled_job_lets_the_next_of_its_concurrency_key_go(client: httpx.Client) -> None:
+    ids = [add(client, n, concurrency_key="k") for n in range(3)]
+    (job,) = claim(client)
+    end(client, job, "complete")
+    client.post(f"/v1/jobs/{ids[1]}/cancel")
+    assert [job["id"] for job in claim(client)] == [ids[2]]
+
+
 def test_a_rate_lets_so_many_jobs_go(client: httpx.Client) -> None:
     put = client.put(Q, json={"rate": {"count": 3, "per_s": 1000}})
     assert put.status_code == 201
