@@ -13,7 +13,7 @@
 A mask allows a token exactly where its bytes lead to a text that can still be brought to an end
 with tokens of one byte, so every way of cutting a text into tokens is allowed and no answer is
 stuck; an ending token is allowed exactly where the text is whole. What can't be enforced exactly is
-refused with NotEnforceable, which names the construct and where it is: nothing is left out silently.
+refused with NotEnforceable, which names the construct and its place: nothing is left out silently.
 
 Sizes are bounded everywhere: characters of a grammar, states (machine.py), readings of a text at
 once, rules within rules (automaton.py), masks kept (masks.py). A compiled grammar is shared by

@@ -215,9 +215,21 @@ class Automaton:
         return found, is_whole
 
     def _popped(self, below: Returns) -> tuple[list[tuple[int, Returns]], bool]:
-        if below.popped is None:
-            entries, is_whole = self._expanded(list(below.entries.items()))
-            below.popped = list(dict.fromkeys(entries)), is_whole or below.bottom
+        todo = [below]
+        while below.popped is None:
+            one = todo[-1]
+            # What is popped in turn comes first, so that no recursion is deep.
+            inner = [
+                further
+                for state, further in one.entries.items()
+                if further.popped is None and self._closure(state)[1]
+            ]
+            if inner:
+                todo.extend(inner)
+                continue
+            todo.pop()
+            entries, is_whole = self._expanded(list(one.entries.items()))
+            one.popped = list(dict.fromkeys(entries)), is_whole or one.bottom
         return below.popped
 
     def _closure(self, state: int) -> tuple[list[tuple[int, tuple[int, ...]]], bool]:
@@ -287,5 +299,4 @@ class Automaton:
             costs = [self.costs[state] + one.cost for state, one in entries.items()]
             cost = 0 if bottom else min(costs)
             found = self._returns[key] = Returns(self._number, entries, bottom, depth, cost)
-            self._popped(found)  # from the bottom up, so that no recursion is deep
         return found

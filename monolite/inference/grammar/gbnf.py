@@ -5,9 +5,9 @@ r"""GBNF, as llama.cpp's grammar guide has it.
     digit ::= [0-9]
 
 Taken: literals, `[classes]` and `[^negated]` ones, `.` for any character, escapes `\n \r \t \\ \"
-\[ \] \xHH \uHHHH \UHHHHHHHH`, groups, `|`, and `* + ? {m} {m,} {m,n} {,n}`. A rule ends with its line but
-inside of a group, behind `|`, and where the next line begins with `|`. Refused by name: left
-recursion (machine.py), rules that are not there or there twice, tokens (`<[1000]>`).
+\[ \] \xHH \uHHHH \UHHHHHHHH`, groups, `|`, and `* + ? {m} {m,} {m,n} {,n}`. A rule ends
+with its line but inside of a group, behind `|`, and where the next line begins with `|`. Refused by
+name: left recursion (machine.py), rules that are missing or there twice, tokens (`<[1000]>`).
 """
 
 from __future__ import annotations

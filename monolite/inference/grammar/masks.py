@@ -56,7 +56,7 @@ class Masks:
         self._places: list[Place] = []
 
     def bits(self, place: Place) -> Bits:
-        """The tokens that may follow, token t in bit t % 8 of byte t // 8; endings are not in it."""
+        """The tokens that may follow, token t in bit t % 8 of byte t // 8; no ending ones."""
         found = self._masks.get(place)
         if found is None:
             if len(self._masks) >= MASKS_MAX:
@@ -120,7 +120,7 @@ class Masks:
     def _walk(
         self, place: Place, nodes: Iterable[int]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """From nodes where a text stands in `place`: the nodes that live, those where it is whole."""
+        """From nodes where a text stands in `place`: nodes that live, nodes where it is whole."""
         if len(self._places) > _ROWS_MAX:
             self._places.clear()
             self._way.fill(_UNKNOWN)
