@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from monolite.errors import FieldError, Invalid
+from monolite.errors import FieldError, Unenforceable
 
 
-class NotEnforceable(Invalid):
+class NotEnforceable(Unenforceable):
     """A grammar or schema that decoding can't be kept to exactly.
 
     `construct` is the keyword, rule or limit in question; `pointer` leads to it: a JSON Pointer
     fragment into a schema (`#/properties/a`), a line of a grammar (`line 3`), or nothing.
     """
-
-    code = "not_enforceable"
 
     def __init__(self, construct: str, why: str, pointer: str = "") -> None:
         place = f"{pointer}: " if pointer else ""
