@@ -122,6 +122,12 @@ class Invalid(DomainError):
         self.errors = tuple(errors)
 
 
+class Unenforceable(Invalid):
+    """A form that an answer can't be kept to while it is decoded: told, and never passed over."""
+
+    code = "not_enforceable"
+
+
 class RateLimited(DomainError):
     """The key has spent its window."""
 

@@ -6,15 +6,18 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from monolite.errors import FieldError, Invalid, Malformed
+import msgspec
+
+from monolite.errors import FieldError, Invalid, Unenforceable
 from monolite.inference.request import Sampling, Wish
 from monolite.models.decoder import CacheType
 from monolite.models.language_models import LanguageModels
 
 if TYPE_CHECKING:
     from monolite.inference.chat_template import ChatTemplate
+    from monolite.inference.forms import Forms
     from monolite.inference.scheduler import Generation, Scheduler
     from monolite.models.decoder import Decoder, Vocabulary
 
@@ -27,6 +30,14 @@ LOCAL, ONLY_LOCAL = "local", "no_cloud_provider"
 
 
 @dataclass(frozen=True, slots=True)
+class Form:
+    """What an answer is kept to: a grammar in GBNF, any JSON object, or a JSON Schema."""
+
+    kind: Literal["grammar", "json_object", "json_schema"]
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """What a caller asks of a model, checked but for what only the model can tell."""
 
@@ -36,6 +47,7 @@ class Ask:
     choices: int
     top_logprobs: int | None
     cache: CacheType
+    form: Form | None = None
 
 
 class Chat:
@@ -83,7 +95,7 @@ class Chat:
         opened = await self._opened(model)
         text = await asyncio.to_thread(opened.template.render, messages)
         tokens = await asyncio.to_thread(opened.decoder.vocabulary.encode, text)
-        return self._begin(opened, tenant_id, tokens, ask, "#/messages")
+        return await self._begin(opened, tenant_id, tokens, ask, "#/messages")
 
     async def complete(
         self, tenant_id: int, model: str, prompt: str | Sequence[int], ask: Ask
@@ -97,9 +109,9 @@ class Chat:
             tokens = list(prompt)
             if any(not 0 <= one < vocabulary.size for one in tokens):
                 raise bad("#/prompt", f"token ids are from 0 to {vocabulary.size - 1}")
-        return self._begin(opened, tenant_id, tokens, ask, "#/prompt")
+        return await self._begin(opened, tenant_id, tokens, ask, "#/prompt")
 
-    def _begin(
+    async def _begin(
         self, opened: _Open, tenant_id: int, tokens: list[int], ask: Ask, pointer: str
     ) -> tuple[str, list[Generation], Vocabulary]:
         decoder = opened.decoder
@@ -117,6 +129,7 @@ class Chat:
             if not 0 <= token < decoder.vocabulary.size:
                 raise bad("#/logit_bias", f"{token} is no token of {decoder.name}")
         tokens_max = room if ask.tokens_max is None else min(room, ask.tokens_max)
+        masks = None if ask.form is None else await asyncio.to_thread(opened.forms.masks, ask.form)
         scope = hashlib.sha256(f"{tenant_id}\0{decoder.name}".encode()).digest()
         generations = []
         try:
@@ -131,6 +144,7 @@ class Chat:
                     ask.stops,
                     ask.cache,
                     scope,
+                    constraint=None if masks is None else opened.forms.constraint(masks),
                     top_logprobs=ask.top_logprobs,
                 )
                 generations.append(opened.scheduler.submit(wish))
@@ -156,6 +170,7 @@ class Chat:
 
     def _open_model(self, name: str) -> _Open:
         from monolite.inference.chat_template import ChatTemplate
+        from monolite.inference.forms import Forms
         from monolite.inference.scheduler import Scheduler
 
         decoder = self.models.open(name)
@@ -165,7 +180,8 @@ class Chat:
             bos_token=vocabulary.bos_token,
             eos_token=vocabulary.eos_token,
         )
-        return _Open(decoder, template, Scheduler(lambda: decoder, self._random_seed))
+        scheduler = Scheduler(lambda: decoder, self._random_seed)
+        return _Open(decoder, template, scheduler, Forms(vocabulary))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,18 +189,35 @@ class _Open:
     decoder: Decoder
     template: ChatTemplate
     scheduler: Scheduler
+    forms: Forms
 
 
-def require_enforceable(response_format: Mapping[str, Any] | None, grammar: str | None) -> None:
-    """Raise Malformed for what decoding can't be kept to: never an unconstrained answer."""
+def form_of(response_format: Mapping[str, Any] | None, grammar: str | None) -> Form | None:
+    """What an answer is to be kept to; None where it is free.
+
+    Raises:
+        Unenforceable: a kind that isn't known: never an unconstrained answer.
+        Invalid: both are given, or a schema is missing.
+    """
     kind = None if response_format is None else response_format.get("type")
-    if kind not in (None, "text"):
-        raise Malformed(
-            f"response_format {kind} can't be enforced by this server yet.",
-            code="not_enforceable",
-        )
     if grammar is not None:
-        raise Malformed("A grammar can't be enforced by this server yet.", code="not_enforceable")
+        if kind not in (None, "text"):
+            raise bad("#/grammar", "it doesn't go with a response_format")
+        return Form("grammar", grammar)
+    if kind in (None, "text"):
+        return None
+    if kind == "json_object":
+        return Form("json_object")
+    if kind != "json_schema":
+        why = f"{kind!r} is none of text, json_object, json_schema"
+        field = FieldError("#/response_format/type", why)
+        raise Unenforceable(f"response_format.type: {why}.", [field])
+    assert response_format is not None  # it has a type
+    given = response_format.get("json_schema")
+    schema = given.get("schema") if isinstance(given, dict) else None
+    if not isinstance(schema, (dict, bool)):
+        raise bad("#/response_format/json_schema/schema", "a schema is missing")
+    return Form("json_schema", msgspec.json.encode(schema).decode())
 
 
 def bad(pointer: str, why: str) -> Invalid:

@@ -20,8 +20,9 @@ from monolite.inference.chat import (
     TOP_LOGPROBS_MAX,
     Ask,
     Chat,
+    Form,
     bad,
-    require_enforceable,
+    form_of,
 )
 from monolite.inference.request import Ended, Logprob, Sampling
 from monolite.models.registry import DEFAULT
@@ -231,13 +232,13 @@ class _Endpoints:
 
     async def chat(self, call: Call) -> Answer | Stream:
         wish: ChatWish = call.body
-        require_enforceable(wish.response_format, wish.grammar)
+        form = form_of(wish.response_format, wish.grammar)
         _require_adapter(wish)
         messages = [_plain(at, message) for at, message in enumerate(wish.messages)]
         wanted = wish.max_completion_tokens or wish.max_tokens
         if wish.top_logprobs is not None and not wish.logprobs:
             raise bad("#/top_logprobs", "it goes with logprobs")
-        ask = self._ask(wish, wanted, (wish.top_logprobs or 0) if wish.logprobs else None)
+        ask = self._ask(wish, wanted, (wish.top_logprobs or 0) if wish.logprobs else None, form)
         model, generations, vocabulary = await self._chat.chat(
             call.tenant_id, wish.model, messages, ask
         )
@@ -246,18 +247,19 @@ class _Endpoints:
 
     async def complete(self, call: Call) -> Answer | Stream:
         wish: CompletionWish = call.body
-        require_enforceable(None, wish.grammar)
         _require_adapter(wish)
         if wish.echo:
             raise bad("#/echo", "it is not offered")
-        ask = self._ask(wish, wish.max_tokens or 16, wish.logprobs)
+        ask = self._ask(wish, wish.max_tokens or 16, wish.logprobs, form_of(None, wish.grammar))
         model, generations, vocabulary = await self._chat.complete(
             call.tenant_id, wish.model, _prompt(wish.prompt), ask
         )
         shape = _TextShape(f"cmpl-{self._new_id()}", model, vocabulary)
         return await self._answer(call, wish, shape, generations)
 
-    def _ask(self, wish: Common, tokens_max: int | None, top_logprobs: int | None) -> Ask:
+    def _ask(
+        self, wish: Common, tokens_max: int | None, top_logprobs: int | None, form: Form | None
+    ) -> Ask:
         stops = [wish.stop] if isinstance(wish.stop, str) else wish.stop or []
         sampling = Sampling(
             temperature=1.0 if wish.temperature is None else wish.temperature,
@@ -270,7 +272,7 @@ class _Endpoints:
             logit_bias=_biases(wish.logit_bias or {}),
             seed=wish.seed,
         )
-        return Ask(sampling, tokens_max, stops, wish.n or 1, top_logprobs, self._chat.cache)
+        return Ask(sampling, tokens_max, stops, wish.n or 1, top_logprobs, self._chat.cache, form)
 
     @staticmethod
     async def _answer(

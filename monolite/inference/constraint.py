@@ -26,6 +26,11 @@ class Constraint(Protocol):
         ...
 
     @property
+    def must_end(self) -> bool:
+        """Whether it is whole, and nothing may follow."""
+        ...
+
+    @property
     def may_end(self) -> bool:
         """Whether what was decoded is whole."""
         ...

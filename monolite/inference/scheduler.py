@@ -35,6 +35,9 @@ SLOTS = 8
 """Answers decoded together."""
 
 WAITING_MAX = 64
+FORCED_AT_ONCE = 64
+"""Tokens that a grammar left no choice of, read together with the one before them."""
+
 PASS_TOKENS = 128
 """Tokens of prompts in one pass while others decode; alone a prompt takes four times as many."""
 
@@ -88,6 +91,7 @@ class _Running:
         self.sampler = Sampler(wish.sampling, wish.prompt, random_seed)
         self.text = TextStream(wish.stops)
         self.count = 0
+        self.forced_count = 0
         self.logprobs: list[Logprob] = []
 
     @property
@@ -113,17 +117,31 @@ class _Running:
         self.sampler.say(token)
         if wish.top_logprobs is not None:
             self.logprobs.append(logprob(logits, token, wish.top_logprobs))
-        text = self.text.push(vocabulary.token_bytes(token))
+        finish = self._added(token)
+        if constraint is None or finish is not None:
+            return finish
+        for forced in constraint.forced():
+            constraint.accept(forced)
+            self.count += 1
+            self.forced_count += 1
+            self.sampler.say(forced)
+            finish = self._added(forced)
+            if finish is not None:
+                return finish
+        return "stop" if constraint.must_end else None
+
+    def _added(self, token: int) -> Finish | None:
+        """A token is part of the answer, and is to be read."""
+        text = self.text.push(self.decoder.vocabulary.token_bytes(token))
         if text:
             self.send(text)
         if self.text.stopped:
             return "stop"
-        if self.count >= wish.tokens_max:
-            return "length"
-        if self.decoder.length(self.sequence) + 1 >= self.decoder.context_tokens:
-            return "length"
         self.to_read.append(token)
-        return None
+        if self.count >= self.wish.tokens_max:
+            return "length"
+        held = self.decoder.length(self.sequence) + len(self.to_read)
+        return "length" if held >= self.decoder.context_tokens else None
 
     def send(self, text: str) -> None:
         self.generation.push(Piece(text, tuple(self.logprobs)))
@@ -254,7 +272,7 @@ class Scheduler:
         left = PASS_TOKENS if decoding else 4 * PASS_TOKENS
         for one in decoding:
             chosen.append(one)
-            spans.append(one.take(1))
+            spans.append(one.take(FORCED_AT_ONCE))
         for one in self._running:
             if left > 0 and not one.decodes and one not in chosen:
                 span = one.take(left)
@@ -266,7 +284,7 @@ class Scheduler:
         except CacheFull as error:
             self._make_room(chosen, spans, error)
             return
-        self.prompt_total += sum(len(span.tokens) for span in spans) - len(decoding)
+        self.prompt_total += sum(len(span.tokens) for span in spans[len(decoding) :])
         for one, span, logits in zip(chosen, spans, made, strict=True):
             if span.want == "last":
                 self.decoded_total += 1

@@ -33,6 +33,7 @@ STATUS: Mapping[type[Exception], tuple[int, str]] = {
     domain.TooLarge: (413, "Content too large"),
     domain.UnsupportedType: (415, "Unsupported media type"),
     domain.Invalid: (422, "Invalid request"),
+    domain.Unenforceable: (400, "Not enforceable"),
     domain.UpgradeRequired: (426, "Upgrade required"),
     domain.RateLimited: (429, "Too many requests"),
     domain.Unavailable: (503, "Unavailable"),

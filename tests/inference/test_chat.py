@@ -207,15 +207,72 @@ def test_a_prompt_over_the_context_is_told_by_its_code(client: httpx.Client) -> 
 @pytest.mark.parametrize(
     "wish",
     [
-        {"grammar": 'root ::= "yes" | "no"'},
-        {"response_format": {"type": "json_object"}},
+        {"grammar": "root ::= root | word"},
+        {"grammar": 'root ::= root "x"'},
+        {"grammar": "this is none"},
+        {"response_format": {"type": "yaml"}},
         {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}},
     ],
 )
 def test_an_answer_is_never_free_where_a_form_was_asked_for(
     client: httpx.Client, wish: dict[str, Any]
 ) -> None:
-    assert refused(ask(client, **wish), 400)["code"] == "not_enforceable"
+    for stream in (False, True):
+        error = refused(ask(client, **wish, stream=stream), 400)
+        assert error["code"] == "not_enforceable"
+
+
+@pytest.mark.parametrize("temperature", [0, 0.8, 2])
+def test_a_grammar_holds_at_any_temperature(client: httpx.Client, temperature: float) -> None:
+    grammar = 'root ::= "[" number ("," " " number){2} "]"\nnumber ::= [1-9] [0-9]?'
+    for seed in range(3):
+        answer = ask(
+            client, grammar=grammar, temperature=temperature, seed=seed, max_tokens=40
+        ).json()
+        choice = answer["choices"][0]
+        assert choice["finish_reason"] == "stop"
+        numbers = json.loads(choice["message"]["content"])
+        assert len(numbers) == 3
+        assert all(0 < number < 100 for number in numbers)
+
+
+def test_what_a_grammar_leaves_no_choice_of_is_in_the_answer(client: httpx.Client) -> None:
+    grammar = 'root ::= "{\\"verdict\\": \\"" ("yes" | "no") "\\"}"'
+    answer = ask(client, grammar=grammar, max_tokens=40, logprobs=True).json()
+    verdict = json.loads(answer["choices"][0]["message"]["content"])
+    assert verdict["verdict"] in ("yes", "no")
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.5])
+def test_an_object_is_json_whenever_it_is_whole(client: httpx.Client, temperature: float) -> None:
+    whole = 0
+    for seed in range(4):
+        answer = ask(
+            client,
+            messages=[{"role": "user", "content": "Describe a cat as JSON: name, age, color."}],
+            response_format={"type": "json_object"},
+            temperature=temperature,
+            seed=seed,
+            max_tokens=250,
+        ).json()
+        choice = answer["choices"][0]
+        if choice["finish_reason"] == "stop":
+            whole += 1
+            assert isinstance(json.loads(choice["message"]["content"]), dict)
+        else:
+            assert choice["finish_reason"] == "length"
+    assert whole
+
+
+def test_forms_and_free_answers_are_decoded_together(client: httpx.Client) -> None:
+    def text(number: int) -> str:
+        form = {} if number % 2 else {"grammar": 'root ::= "a" "b"{3,9} "c"'}
+        answer = ask(client, max_tokens=16, **form)
+        return str(answer.json()["choices"][0]["message"]["content"])
+
+    alone = [text(number) for number in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(text, range(4))) == alone
 
 
 def test_many_at_once_get_what_each_gets_alone(client: httpx.Client) -> None:
