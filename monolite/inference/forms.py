@@ -18,17 +18,19 @@ if TYPE_CHECKING:
 
 KEPT_MAX = 32
 
-# White space is bounded, so that no answer is spent on it.
 JSON_OBJECT = r"""
 root   ::= object
 value  ::= object | array | string | number | "true" | "false" | "null"
-object ::= "{" ws ( member ( "," ws member )* )? "}"
-member ::= string ":" ws value ws
-array  ::= "[" ws ( value ws ( "," ws value ws )* )? "]"
-string ::= "\"" ( [^"\\\x00-\x1F] | "\\" ( ["\\/bfnrt] | "u" [0-9a-fA-F]{4} ) )* "\""
-number ::= "-"? ( "0" | [1-9] [0-9]{0,15} ) ( "." [0-9]{1,16} )? ( [eE] [-+]? [0-9]{1,3} )?
-ws     ::= [ \n]{0,2}
+object ::= "{" ws (string ws ":" ws value ws ("," ws string ws ":" ws value ws)*)? "}"
+array  ::= "[" ws (value ws ("," ws value ws)*)? "]"
+string ::= "\"" ([^"\\\x00-\x1f] | "\\" escape)* "\""
+escape ::= ["\\/bfnrt] | "u" ([0-9a-cA-Ce-fE-F] hex{3} | [dD] [0-7] hex{2} | pair)
+pair   ::= [dD] [89abAB] hex{2} "\\u" [dD] [c-fC-F] hex{2}
+hex    ::= [0-9a-fA-F]
+number ::= "-"? ("0" | [1-9] [0-9]{0,15}) ("." [0-9]{1,15})? ([eE] [-+]? [0-9]{1,2})?
+ws     ::= | " " | "\n" [ \t]{0,20}
 """
+"""RFC 8259's objects, with numbers that a double holds and white space that has bounds."""
 
 
 class Forms:

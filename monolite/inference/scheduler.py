@@ -288,7 +288,12 @@ class Scheduler:
         for one, span, logits in zip(chosen, spans, made, strict=True):
             if span.want == "last":
                 self.decoded_total += 1
-                finish = one.told(logits[0])
+                try:
+                    finish = one.told(logits[0])
+                except DomainError as error:  # its grammar's; the others go on
+                    self._leave(one)
+                    one.generation.push(error)
+                    continue
                 if finish is not None:
                     self._running.remove(one)
                     one.end(finish)
