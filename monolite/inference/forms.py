@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from monolite.inference.grammar import NotEnforceable, compiled, gbnf, vocabulary_trie
+from monolite.inference.grammar import compiled, gbnf, schema, vocabulary_trie
 from monolite.inference.grammar.constraint import GrammarConstraint
 
 if TYPE_CHECKING:
@@ -70,9 +70,5 @@ class Forms:
 
 def _grammar(form: Form) -> Grammar:
     if form.kind == "json_schema":
-        raise NotEnforceable(
-            "json_schema",
-            "schemas can't be enforced by this server yet; json_object and grammar can",
-            "#/response_format",
-        )
+        return schema.parse(form.source)
     return gbnf.parse(JSON_OBJECT if form.kind == "json_object" else form.source)

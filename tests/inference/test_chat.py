@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import Any
 
 import httpx
+import jsonschema
 import openai
 import pytest
 
@@ -211,7 +212,12 @@ def test_a_prompt_over_the_context_is_told_by_its_code(client: httpx.Client) -> 
         {"grammar": 'root ::= root "x"'},
         {"grammar": "this is none"},
         {"response_format": {"type": "yaml"}},
-        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}},
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "x", "schema": {"type": "string", "pattern": "^a"}},
+            }
+        },
     ],
 )
 def test_an_answer_is_never_free_where_a_form_was_asked_for(
@@ -262,6 +268,41 @@ def test_an_object_is_json_whenever_it_is_whole(client: httpx.Client, temperatur
         else:
             assert choice["finish_reason"] == "length"
     assert whole
+
+
+def test_openais_client_gets_an_answer_of_its_schema(ai: openai.OpenAI) -> None:
+    cat = {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "maxLength": 12},
+            "age": {"type": "integer", "minimum": 0, "maximum": 30},
+            "color": {"enum": ["black", "white", "red"]},
+        },
+        "required": ["name", "age", "color"],
+        "additionalProperties": False,
+    }
+    for temperature in (0, 1, 2):
+        answer = ai.chat.completions.create(
+            model="default",
+            messages=[{"role": "user", "content": "Describe a cat."}],
+            response_format={
+                "type": "json_schema",
+                "json_schema": {"name": "cat", "schema": cat, "strict": True},
+            },
+            temperature=temperature,
+            max_tokens=120,
+            seed=1,
+        )
+        assert answer.choices[0].finish_reason == "stop"
+        jsonschema.validate(json.loads(answer.choices[0].message.content or ""), cat)
+
+
+def test_a_schema_names_what_it_is_refused_for(client: httpx.Client) -> None:
+    given = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^a"}}}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": given}}
+    error = refused(ask(client, response_format=form), 400)
+    assert "pattern" in error["message"]
+    assert "properties" in error["param"]
 
 
 def test_forms_and_free_answers_are_decoded_together(client: httpx.Client) -> None:
