@@ -40,6 +40,7 @@ from monolite.storage.sqlite.migrate import MigrationReport, create_database, mi
 from monolite.storage.sqlite.readers import Readers
 from monolite.storage.sqlite.schema import shipped_schema
 from monolite.storage.sqlite.writer import Writer
+from monolite.streams.sqlite_archive import SqliteStreamArchive
 from monolite.sync.sqlite import TENANT_TABLES as SYNC_TABLES
 from monolite.sync.sqlite import SqliteSyncEngine
 from monolite.sync.sqlite_archive import SqliteSyncArchive
@@ -117,6 +118,7 @@ class SqliteEngines:
                 SqliteSyncArchive(),
                 SqliteSearchArchive(),
                 SqliteJobArchive(),
+                SqliteStreamArchive(),
             ],
         )
 

@@ -154,7 +154,8 @@ def dot(x: F32, query: F32) -> F32:
 
 def silu(x: F32) -> F32:
     """SiLU (Ramachandran et al. 2017): x / (1 + e^-x)."""
-    y: F32 = (x / (1 + np.exp(-x))).astype(np.float32)
+    with np.errstate(over="ignore"):  # e^-x beyond float32 makes the quotient 0, as it should
+        y: F32 = (x / (1 + np.exp(-x))).astype(np.float32)
     return y
 
 

@@ -83,6 +83,20 @@ def append(
     return [(first, len(pieces)) for first, pieces in runs]
 
 
+def restore(
+    connection: apsw.Connection, state: StreamState, first: EventId, pieces: Sequence[bytes]
+) -> None:
+    """Append events under the ids that they had, counting on from `first`.
+
+    Raises Conflict where that is not greater than the last; an empty stream takes any.
+    """
+    if state.last and first <= state.last_id:
+        raise not_increasing(0, state.last_id)
+    if state.last + len(pieces) > SEQ_MAX:
+        raise _full()
+    _write(connection, state, first, pieces)
+
+
 def _with_ids(
     last: EventId, events: Sequence[NewEvent], now_ms: int
 ) -> list[tuple[EventId, list[bytes]]]:
