@@ -48,6 +48,7 @@ class Ask:
     top_logprobs: int | None
     cache: CacheType
     form: Form | None = None
+    speculates: bool = True
 
 
 class Chat:
@@ -146,6 +147,7 @@ class Chat:
                     scope,
                     constraint=None if masks is None else opened.forms.constraint(masks),
                     top_logprobs=ask.top_logprobs,
+                    speculates=ask.speculates,
                 )
                 generations.append(opened.scheduler.submit(wish))
         except BaseException:

@@ -272,7 +272,16 @@ class _Endpoints:
             logit_bias=_biases(wish.logit_bias or {}),
             seed=wish.seed,
         )
-        return Ask(sampling, tokens_max, stops, wish.n or 1, top_logprobs, self._chat.cache, form)
+        return Ask(
+            sampling,
+            tokens_max,
+            stops,
+            wish.n or 1,
+            top_logprobs,
+            self._chat.cache,
+            form,
+            wish.speculate != "off",
+        )
 
     @staticmethod
     async def _answer(

@@ -40,7 +40,9 @@ Finish = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What to decode: token ids of the prompt, and how. `top_logprobs` None asks for none."""
+    """What to decode: token ids of the prompt, and how. `top_logprobs` None asks for none;
+    `speculates` lets drafts be verified, which changes the time and not the answer.
+    """
 
     prompt: Sequence[int]
     tokens_max: int
@@ -50,6 +52,7 @@ class Wish:
     scope: bytes = b""
     constraint: Constraint | None = None
     top_logprobs: int | None = None
+    speculates: bool = True
 
 
 @dataclass(frozen=True, slots=True)

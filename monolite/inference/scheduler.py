@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from monolite.errors import DomainError, RateLimited, Unavailable
+from monolite.inference.drafts import PromptLookup
 from monolite.inference.request import Ended, Event, Finish, Logprob, Piece, Wish
 from monolite.inference.sampling import Sampler, logprob
 from monolite.inference.text import TextStream
@@ -93,6 +94,12 @@ class _Running:
         self.count = 0
         self.forced_count = 0
         self.logprobs: list[Logprob] = []
+        # A grammar has its own way ahead: what it leaves no choice of.
+        speculates = wish.speculates and wish.constraint is None
+        self.lookup = PromptLookup(wish.prompt) if speculates else None
+        self.drafts: list[int] = []
+        self.draft_proposed = 0
+        self.draft_accepted = 0
 
     @property
     def decodes(self) -> bool:
@@ -101,7 +108,46 @@ class _Running:
     def take(self, count: int) -> Span:
         """The next tokens to append, `count` at most; logits are wanted behind the last one."""
         tokens = [self.to_read.popleft() for _ in range(min(count, len(self.to_read)))]
-        return Span(self.sequence, tokens, "none" if self.to_read else "last")
+        if self.to_read:
+            return Span(self.sequence, tokens, "none")
+        self.drafts = self._drafted() if self.decodes else []
+        if self.drafts:
+            return Span(self.sequence, [*tokens, *self.drafts], "all")
+        return Span(self.sequence, tokens, "last")
+
+    def _drafted(self) -> list[int]:
+        if self.lookup is None or self.count == 0:
+            return []
+        room = self.decoder.context_tokens - self.decoder.length(self.sequence) - 2
+        left = self.wish.tokens_max - self.count - 1
+        return self.lookup.propose()[: max(0, min(room, left))]
+
+    def untaken(self, span: Span) -> None:
+        """The pass of a span was not made: its tokens are still to be read."""
+        tokens = span.tokens[: len(span.tokens) - len(self.drafts)]
+        self.to_read.extendleft(reversed(tokens))
+        self.drafts = []
+
+    def verified(self, logits: NDArray[np.float32]) -> Finish | None:
+        """Choose tokens as long as they are those of the draft; how the answer ends, if it does."""
+        drafts, self.drafts = self.drafts, []
+        if not drafts:
+            return self.told(logits[-1])
+        certain = self.decoder.length(self.sequence) - len(drafts)
+        accepted, finish = 0, None
+        for row in logits:
+            finish = self.told(row)
+            taken = finish is None and accepted < len(drafts)
+            if not taken or self.to_read[-1] != drafts[accepted]:
+                break
+            self.to_read.clear()  # it was read with the draft
+            accepted += 1
+        self.decoder.rollback(self.sequence, certain + accepted)
+        self.draft_proposed += len(drafts)
+        self.draft_accepted += accepted
+        if self.lookup is not None:
+            self.lookup.judged(len(drafts), accepted)
+        return finish
 
     def told(self, logits: NDArray[np.float32]) -> Finish | None:
         """Choose the next token; how the answer ends with it, if it does."""
@@ -138,6 +184,8 @@ class _Running:
         if self.text.stopped:
             return "stop"
         self.to_read.append(token)
+        if self.lookup is not None:
+            self.lookup.add(token)
         if self.count >= self.wish.tokens_max:
             return "length"
         held = self.decoder.length(self.sequence) + len(self.to_read)
@@ -159,6 +207,8 @@ class _Running:
                 self.reused,
                 self.count,
                 decoder.kv_bytes(self.sequence),
+                self.draft_proposed,
+                self.draft_accepted,
             )
         )
         decoder.close(self.sequence, keep=True)
@@ -286,14 +336,15 @@ class Scheduler:
             return
         self.prompt_total += sum(len(span.tokens) for span in spans[len(decoding) :])
         for one, span, logits in zip(chosen, spans, made, strict=True):
-            if span.want == "last":
-                self.decoded_total += 1
+            if span.want != "none":
+                before = one.count
                 try:
-                    finish = one.told(logits[0])
+                    finish = one.verified(logits)
                 except DomainError as error:  # its grammar's; the others go on
                     self._leave(one)
                     one.generation.push(error)
                     continue
+                self.decoded_total += one.count - before
                 if finish is not None:
                     self._running.remove(one)
                     one.end(finish)
@@ -304,7 +355,7 @@ class Scheduler:
     ) -> None:
         """The newest answer goes back to wait, or where it is alone, fails."""
         for one, span in zip(chosen, spans, strict=True):
-            one.to_read.extendleft(reversed(span.tokens))
+            one.untaken(span)
         newest = chosen[-1]
         self._running.remove(newest)
         newest.decoder.close(newest.sequence, keep=False)

@@ -305,6 +305,39 @@ def test_a_schema_names_what_it_is_refused_for(client: httpx.Client) -> None:
     assert "properties" in error["param"]
 
 
+COPYING = [
+    {
+        "role": "user",
+        "content": "Repeat this text word for word: The lighthouse keeper counted 214 steps every"
+        " evening, wound the clockwork, and wrote down the weather: wind from the north-west, rain"
+        " since noon, two fishing boats still out at sea.",
+    }
+]
+
+
+@pytest.mark.parametrize("temperature", [0, 0.9])
+def test_drafts_change_the_time_and_not_the_answer(
+    client: httpx.Client, temperature: float
+) -> None:
+    wish = {"messages": COPYING, "max_tokens": 80, "temperature": temperature, "seed": 11}
+    plain = ask(client, **wish, speculate="off").json()
+    drafted = ask(client, **wish, speculate="auto").json()
+    assert drafted["choices"] == plain["choices"]
+    assert drafted["usage"]["completion_tokens"] == plain["usage"]["completion_tokens"]
+    assert plain["monolite"]["draft_proposed"] == 0
+    if temperature == 0:
+        counted = drafted["monolite"]
+        assert 0 < counted["draft_accepted"] <= counted["draft_proposed"]
+
+
+def test_a_stop_string_within_a_draft_ends_the_answer_before_it(client: httpx.Client) -> None:
+    wish = {"messages": COPYING, "max_tokens": 80, "stop": " clockwork"}
+    plain = ask(client, **wish, speculate="off").json()["choices"]
+    assert ask(client, **wish).json()["choices"] == plain
+    # What the draft had read beyond the stop is no part of what the next turn takes over.
+    assert ask(client, **wish).json()["choices"] == plain
+
+
 def test_forms_and_free_answers_are_decoded_together(client: httpx.Client) -> None:
     def text(number: int) -> str:
         form = {} if number % 2 else {"grammar": 'root ::= "a" "b"{3,9} "c"'}
