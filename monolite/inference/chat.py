@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from monolite.errors import FieldError, Invalid, Unenforceable
+from monolite.errors import FieldError, Invalid, RateLimited, Unenforceable
 from monolite.inference.request import Sampling, Wish
 from monolite.models.decoder import CacheType
 from monolite.models.language_models import LanguageModels
@@ -25,6 +26,7 @@ MESSAGES_MAX = 4096
 STOPS_MAX = 16
 STOP_CHARACTERS_MAX = 1000
 CHOICES_MAX = 8
+OPEN_MAX = 2
 TOP_LOGPROBS_MAX = 20
 LOCAL, ONLY_LOCAL = "local", "no_cloud_provider"
 
@@ -52,7 +54,9 @@ class Ask:
 
 
 class Chat:
-    """The installed language model, opened when it is first asked for."""
+    """The installed language models, each opened when it is first asked for; as many as
+    OPEN_MAX stay open.
+    """
 
     def __init__(
         self, models: LanguageModels, cache: CacheType, random_seed: Callable[[], int]
@@ -61,27 +65,27 @@ class Chat:
         self.cache = cache
         self._random_seed = random_seed
         self._opening: asyncio.Lock | None = None
-        self._open: _Open | None = None
+        self._open: OrderedDict[str, _Open] = OrderedDict()
 
     @property
     def running_count(self) -> int:
         """Answers being decoded."""
-        return 0 if self._open is None else self._open.scheduler.running_count
+        return sum(one.scheduler.running_count for one in self._open.values())
 
     @property
     def waiting_count(self) -> int:
         """Answers that wait for a place."""
-        return 0 if self._open is None else self._open.scheduler.waiting_count
+        return sum(one.scheduler.waiting_count for one in self._open.values())
 
     @property
     def decoded_total(self) -> int:
-        """Tokens of answers since the model was opened."""
-        return 0 if self._open is None else self._open.scheduler.decoded_total
+        """Tokens of answers, of the models that are open."""
+        return sum(one.scheduler.decoded_total for one in self._open.values())
 
     async def close(self) -> None:
         """End what is decoded."""
-        if self._open is not None:
-            await self._open.scheduler.close()
+        for one in self._open.values():
+            await one.scheduler.close()
 
     async def chat(
         self, tenant_id: int, model: str, messages: Sequence[Mapping[str, Any]], ask: Ask
@@ -158,17 +162,30 @@ class Chat:
 
     async def _opened(self, model: str) -> _Open:
         name = await asyncio.to_thread(self.models.resolve, model)
-        if self._open is not None and self._open.decoder.name == name:
-            return self._open
-        if self._opening is None:
-            self._opening = asyncio.Lock()
-        async with self._opening:
-            if self._open is None or self._open.decoder.name != name:
-                before, self._open = self._open, None
-                if before is not None:
-                    await before.scheduler.close()
-                self._open = await asyncio.to_thread(self._open_model, name)
-            return self._open
+        found = self._open.get(name)
+        if found is None:
+            if self._opening is None:
+                self._opening = asyncio.Lock()
+            async with self._opening:
+                found = self._open.get(name)
+                if found is None:
+                    await self._make_room(name)
+                    found = self._open[name] = await asyncio.to_thread(self._open_model, name)
+        self._open.move_to_end(name)
+        return found
+
+    async def _make_room(self, name: str) -> None:
+        """Close the model that was asked longest ago, of those that nobody waits for."""
+        while len(self._open) >= OPEN_MAX:
+            idle = next((one for one, open_ in self._open.items() if open_.is_idle), None)
+            if idle is None:
+                others = ", ".join(self._open)
+                raise RateLimited(
+                    f"{name} has no room beside {others}, which are busy: try again in seconds.",
+                    5.0,
+                    code="inference_queue_full",
+                )
+            await self._open.pop(idle).scheduler.close()
 
     def _open_model(self, name: str) -> _Open:
         from monolite.inference.chat_template import ChatTemplate
@@ -192,6 +209,10 @@ class _Open:
     template: ChatTemplate
     scheduler: Scheduler
     forms: Forms
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.scheduler.running_count and not self.scheduler.waiting_count
 
 
 def form_of(response_format: Mapping[str, Any] | None, grammar: str | None) -> Form | None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,7 +17,8 @@ import pytest
 
 from monolite.models.language_models import DEFAULT_NAME
 from tests.eventually import eventually
-from tests.server_process import Tenant
+from tests.models.gguf_files import small_file
+from tests.server_process import Tenant, running_server
 
 QUESTION = [{"role": "user", "content": "Name three fruits."}]
 GREEDY: dict[str, Any] = {"model": "default", "temperature": 0}
@@ -397,3 +399,28 @@ def test_the_models_list_has_the_language_model(client: httpx.Client) -> None:
     models = {one["id"]: one for one in client.get("/v1/models").json()["data"]}
     assert models[DEFAULT_NAME]["kind"] == "language"
     assert client.get(f"/v1/models/{DEFAULT_NAME}").json()["licence"] == "apache-2.0"
+
+
+def test_models_are_asked_side_by_side(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    for name in ("one", "two"):
+        small_file(models / f"{name}.gguf", "llama")
+    wish = {"prompt": "he", "max_tokens": 24, "temperature": 0}
+    with (
+        running_server(tmp_path / "data", MONOLITE_MODELS=str(models)) as server,
+        Tenant(server) as tenant,
+    ):
+
+        def answer(model: str) -> tuple[int, str]:
+            got = tenant.client.post("/v1/completions", json={**wish, "model": model})
+            return got.status_code, got.json()["choices"][0]["text"]
+
+        names = ["one", "two", DEFAULT_NAME]
+        alone = {name: answer(name) for name in names}
+        assert {status for status, _ in alone.values()} == {200}
+        for name in [*names, *reversed(names)]:
+            assert answer(name) == alone[name]
+        with ThreadPoolExecutor(4) as threads:
+            many = ["one", "two"] * 4
+            assert list(threads.map(answer, many)) == [alone[name] for name in many]
