@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from monolite import __version__, kernels
+from monolite.assembly_calls import JobCalls
 from monolite.assembly_engines import Engines, Kept, KeptDocuments, Measures, Streaming
 from monolite.assembly_webhooks import make_webhooks
 from monolite.bundle import bundled_model, is_frozen, resource
@@ -37,6 +38,7 @@ from monolite.inference.chat import Chat
 from monolite.inference.core import Embeddings
 from monolite.jobs import endpoints as job_endpoints
 from monolite.jobs import queue_endpoints, schedule_endpoints
+from monolite.jobs.calling import Caller
 from monolite.jobs.core import EXPIRY_INTERVAL_S as JOB_EXPIRY_INTERVAL_S
 from monolite.jobs.core import RESCUE_INTERVAL_S, Jobs
 from monolite.jobs.engine import JobEngine
@@ -128,6 +130,7 @@ class Installation:
         self.readiness: Readiness
         self.operator_key: str
         self.dispatcher: Dispatcher | None = None
+        self._caller: Caller | None = None
         self.app: Application
         kernels.prefer(settings.kernels)
         self._encoders = EncoderThreads(models_of(settings, directory))
@@ -288,7 +291,7 @@ class Installation:
         if (streams := self.engines.streams) is not None:
             operations += self._stream_operations(streams, cursors, secret)
         if self.engines.jobs is not None:
-            operations += self._job_operations(self.engines.jobs, cursors)
+            operations += self._job_operations(self.engines.jobs, cursors, secret)
         if self.engines.locks is not None:
             self._locks = Locks(
                 self.engines.locks, self.clock, alert_s=self.settings.lock_wait_alert_s
@@ -296,7 +299,9 @@ class Installation:
             operations += lock_endpoints.operations(self._locks, cursors, self.clock)
         return operations
 
-    def _job_operations(self, engine: JobEngine, cursors: Cursors) -> list[Operation]:
+    def _job_operations(
+        self, engine: JobEngine, cursors: Cursors, secret: RootSecret
+    ) -> list[Operation]:
         self._jobs = jobs = Jobs(
             engine,
             self.job_lines,
@@ -307,8 +312,10 @@ class Installation:
         )
         self._schedules = schedules = Schedules(engine, self.clock, self.identifiers)
         engine.follow(jobs.changed, schedules.moved)
+        calls = JobCalls(secret, self.clock, self.settings.allow_private_webhooks)
+        self._caller = Caller(jobs, engine, calls.post)
         return [
-            *job_endpoints.operations(jobs),
+            *job_endpoints.operations(jobs, calls.check, calls.secret_of),
             *queue_endpoints.operations(jobs, cursors),
             *schedule_endpoints.operations(schedules, jobs, cursors),
         ]
@@ -476,6 +483,8 @@ class Installation:
         self.run_in_background(purge, _PURGE_INTERVAL_S)
         if self.engines.streams is not None:
             self.engines.streams.start_serving(self.run_in_background)
+        if self._caller is not None:
+            self._tasks.append(asyncio.get_running_loop().create_task(self._caller.run()))
         if self.dispatcher is not None:
             self._tasks.append(asyncio.get_running_loop().create_task(self.dispatcher.run()))
         documents = self.engines.documents

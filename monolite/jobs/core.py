@@ -69,6 +69,10 @@ class Jobs:
         """Jobs may have become claimable; 0 where it isn't known how many."""
         self._lines.call((tenant_id, queue), count)
 
+    def now_ms(self) -> int:
+        """The wall clock."""
+        return self._clock.now_ms()
+
     # ── Producers ──────────────────────────────────────────────────────────────────────────────
 
     def add(

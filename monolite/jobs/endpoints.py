@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -120,9 +120,19 @@ _JOB = {"payload": {"to": "ada@example.com"}, "priority": 1}
 _TOKEN = "0123456789abcdef"  # noqa: S105  # an example
 
 
-def operations(jobs: Jobs) -> list[Operation]:
+CheckUrl = Callable[[str, str], Awaitable[None]]
+"""Raise Invalid, naming the pointer, for a URL that can't be called."""
+
+
+class SecretShown(msgspec.Struct):
+    """What the server's calls for this tenant are signed with."""
+
+    secret: str
+
+
+def operations(jobs: Jobs, check_url: CheckUrl, secret_of: Callable[[int], str]) -> list[Operation]:
     """The route table."""
-    e = _Endpoints(jobs)
+    e = _Endpoints(jobs, check_url, secret_of)
     queue = "/v1/queues/{queue}"
     job = "/v1/jobs/{job}"
     return [
@@ -231,6 +241,16 @@ def operations(jobs: Jobs) -> list[Operation]:
             {200: JobShown},
             description="A finished one gets an attempt more; one that waits is due at once.",
         ),
+        Operation(
+            "jobs.secret",
+            "GET",
+            "/v1/job-calls/secret",
+            WORK,
+            "What calls of jobs with a url are signed with",
+            e.secret,
+            {200: SecretShown},
+            description="As Standard Webhooks 1.0 says; the same for all queues of the tenant.",
+        ),
         Operation("jobs.get", "GET", job, ENQUEUE, "One job", e.get, {200: JobShown}, hot=True),
     ]
 
@@ -239,8 +259,15 @@ _read_line = JsonBody(JobSet)
 
 
 class _Endpoints:
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(
+        self, jobs: Jobs, check_url: CheckUrl, call_secret_of: Callable[[int], str]
+    ) -> None:
         self._jobs = jobs
+        self._check_url = check_url
+        self._call_secret_of = call_secret_of
+
+    async def secret(self, call: Call) -> Answer:
+        return json_answer(SecretShown(self._call_secret_of(call.tenant_id)))
 
     async def add(self, call: Call) -> Answer:
         if call.is_streamed:
@@ -250,9 +277,14 @@ class _Endpoints:
         queue = call.params["queue"]
         if isinstance(given, list):
             jobs = [new_job(one, f"#/{index}") for index, one in enumerate(given)]
+            for index, one in enumerate(jobs):
+                if one.url is not None:
+                    await self._check_url(one.url, f"#/{index}/url")
             added = await self._jobs.add(call.tenant_id, queue, jobs, call.companion(_many))
             return _many(added)
         job = new_job(given)
+        if job.url is not None:
+            await self._check_url(job.url, "#/url")
 
         def companion(added: Sequence[Added]) -> Answer:
             return _one(queue, added[0])

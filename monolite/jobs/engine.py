@@ -113,6 +113,10 @@ class JobEngine(Protocol):
         """Jobs of a queue, each with its place in the list; None where there is no such queue."""
         ...
 
+    async def calling(self, now_ms: int, limit: int) -> Sequence[tuple[int, str]]:
+        """Tenants and queues that may have jobs for the server to call."""
+        ...
+
     # ── Queues ─────────────────────────────────────────────────────────────────────────────────
 
     async def queue(self, tenant_id: int, name: str) -> Queue | None:

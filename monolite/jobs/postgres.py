@@ -226,6 +226,17 @@ class PostgresJobEngine:
         )
         return [_queue(row) for row in found]
 
+    async def calling(self, now_ms: int, limit: int) -> Sequence[tuple[int, str]]:
+        found = await self._pool.fetch(
+            "SELECT q.tenant_id, q.name FROM job_queues q WHERE EXISTS (SELECT 1 FROM jobs j"
+            " WHERE j.tenant_id = q.tenant_id AND j.queue_id = q.id AND j.lane = 1"
+            " AND j.state = 'available' AND NOT j.blocked) OR EXISTS (SELECT 1 FROM jobs j"
+            " WHERE j.tenant_id = q.tenant_id AND j.queue_id = q.id AND j.lane = 1"
+            " AND j.state IN ('scheduled', 'retryable') AND j.run_at <= $1) LIMIT $2",
+            *(now_ms, limit),
+        )
+        return [(row[0], row[1]) for row in found]
+
     async def define_queue(
         self, tenant_id: int, name: str, settings: QueueSettings, now_ms: int
     ) -> tuple[Queue, bool]:

@@ -20,7 +20,9 @@ TEN_YEARS_S = 315_360_000
 
 
 class JobSet(msgspec.Struct, forbid_unknown_fields=True):
-    """A job to add. `concurrency_limit` jobs of one `concurrency_key` run at a time."""
+    """A job to add. `concurrency_limit` jobs of one `concurrency_key` run at a time. The server
+    itself calls a `url`, with the payload as body.
+    """
 
     payload: msgspec.Raw
     priority: Annotated[int, msgspec.Meta(ge=-32768, le=32767)] = 0
@@ -30,6 +32,7 @@ class JobSet(msgspec.Struct, forbid_unknown_fields=True):
     timeout_s: Seconds | None = None
     concurrency_key: Word | None = None
     concurrency_limit: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1
+    url: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)] | None = None
 
 
 class ErrorShown(msgspec.Struct):
@@ -47,6 +50,7 @@ class JobShown(msgspec.Struct):
     queue: str
     state: State
     payload: msgspec.Raw
+    url: str | None
     priority: int
     run_at: str
     attempt: int
@@ -170,7 +174,7 @@ def new_job(given: JobSet, pointer: str = "#") -> NewJob:
         0 if given.run_at is None else moment(given.run_at, f"{pointer}/run_at") or 1,
         given.max_attempts,
         None if given.timeout_s is None else max(1, int(given.timeout_s * 1000)),
-        None,
+        given.url,
         given.unique_key,
         given.concurrency_key,
         given.concurrency_limit,
@@ -189,6 +193,7 @@ def job_shown(job: Job) -> JobShown:
         job.queue,
         job.state,
         msgspec.Raw(job.payload.encode()),
+        job.url,
         job.priority,
         rfc3339(job.run_at),
         job.attempt,

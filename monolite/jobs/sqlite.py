@@ -193,6 +193,9 @@ class SqliteJobEngine:
     async def queues(self, tenant_id: int, after: str, limit: int) -> Sequence[Queue]:
         return queues.find_many(self._readers.inline, tenant_id, after, limit)
 
+    async def calling(self, now_ms: int, limit: int) -> Sequence[tuple[int, str]]:
+        return queues.calling(self._readers.inline, limit)
+
     async def define_queue(
         self, tenant_id: int, name: str, settings: QueueSettings, now_ms: int
     ) -> tuple[Queue, bool]:

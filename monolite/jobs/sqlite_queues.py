@@ -89,6 +89,14 @@ def find(connection: apsw.Connection, tenant_id: int, name: str) -> Queue | None
     return None if row is None else _queue(row)
 
 
+def calling(connection: apsw.Connection, limit: int) -> Sequence[tuple[int, str]]:
+    """Tenants and queues, any of whose jobs ever named a URL."""
+    rows = connection.execute(
+        "SELECT tenant_id, name FROM job_queues WHERE has_calls = 1 LIMIT ?", (limit,)
+    )
+    return [(tenant_id, name) for tenant_id, name in rows]
+
+
 def find_many(
     connection: apsw.Connection, tenant_id: int, after: str, limit: int
 ) -> Sequence[Queue]:
