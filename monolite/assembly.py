@@ -386,13 +386,7 @@ class Installation:
 
     def _search_operations(self, engine: SearchEngine, cursors: Cursors) -> list[Operation]:
         self._followers = Followers(engine, self._embedding, self.engines.documents, self.clock)
-        search = Search(
-            engine,
-            self._embedding,
-            self.clock,
-            caught_up=self._followers.caught_up,
-            changed=self._followers.look,
-        )
+        search = Search(engine, self._embedding, self.clock, self._followers)
         return search_endpoints.operations(search, cursors, self.settings.import_bytes_max)
 
     # ── What the operator sees ─────────────────────────────────────────────────────────────────

@@ -301,6 +301,7 @@ class SqliteEngines:
             "read_p99_seconds": ("Pool reads, 99th percentile.", self.readers.stats().p99_s),
             "database_bytes": ("Size of the file.", self._directory.database.stat().st_size),
             "wal_bytes": ("Size of the write-ahead log.", checkpoints.wal_bytes),
+            **self.search.gauges(),
         }
         if self._replication is None:
             return gauges
@@ -332,6 +333,7 @@ class SqliteEngines:
                 "Reads interrupted at their deadline.",
                 self.readers.stats().deadlines_total,
             ),
+            **self.search.counters(),
         }
         if self._replication is not None:
             counters["replica_restarts"] = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +13,24 @@ import msgspec
 
 from monolite.clock import Clock
 from monolite.embedder import Embedded, Embedder
-from monolite.errors import Conflict, DomainError, FieldError, Invalid, NotFound
+from monolite.errors import DomainError, FieldError, Invalid, NotFound
 from monolite.lines import lines_of
 from monolite.search import filters
 from monolite.search.engine import Also, SearchEngine
-from monolite.search.index import Entry, Extent, Hit, Index, Mode, Query, Source, Stored
+from monolite.search.entries import Draft, entries_of
+from monolite.search.following import Followers, Following
+from monolite.search.index import (
+    Entry,
+    Extent,
+    Hit,
+    Index,
+    Mode,
+    Query,
+    Source,
+    Stored,
+    follows,
+)
+from monolite.search.words import words_of
 
 K_MAX = 1000
 TEXT_CHARACTERS_MAX = 1_000_000
@@ -31,7 +44,6 @@ QUERIES_KEPT_MAX = 2048
 WORDS_MAX = 64
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
-_WORD = re.compile(r"\w+")
 
 _NO_INDEX = "There is no such index."
 _NO_DOCUMENT = "There is no such document."
@@ -95,21 +107,19 @@ class Imported:
 
 
 class Search:
-    """Indexes of every tenant. `caught_up` waits until an index has seen its source's commits."""
+    """Indexes of every tenant; `followers` keep those with a source up to it."""
 
     def __init__(
         self,
         engine: SearchEngine,
         embedder: Embedder,
         clock: Clock,
-        caught_up: Callable[[int, Index], Awaitable[None]],
-        changed: Callable[[], None],
+        followers: Followers,
     ) -> None:
         self._engine = engine
         self._embedder = embedder
         self._clock = clock
-        self._caught_up = caught_up
-        self._changed = changed
+        self._followers = followers
         self._queries: OrderedDict[tuple[int, str, str], Embedded] = OrderedDict()
 
     # ── Indexes ────────────────────────────────────────────────────────────────────────────────
@@ -124,13 +134,18 @@ class Search:
         made = await self._engine.define(
             tenant_id, name, self._embedder.resolve(model), source, now_ms
         )
-        self._changed()
+        self._followers.look()
         return made
 
-    async def index(self, tenant_id: int, name: str) -> tuple[Index, Extent]:
-        """One index and how large it is; NotFound where there is none."""
+    async def index(self, tenant_id: int, name: str) -> tuple[Index, Extent, Following | None]:
+        """One index, how large it is, and how it stands to its source where it has one; NotFound
+        where there is none.
+        """
         index = await self._defined(tenant_id, name)
-        return index, await self._engine.extent(tenant_id, index)
+        extent = await self._engine.extent(tenant_id, index)
+        if index.source is None:
+            return index, extent, None
+        return index, extent, await self._followers.state(tenant_id, index)
 
     async def indexes(self, tenant_id: int, after: str | None, limit: int) -> Sequence[Index]:
         """A tenant's indexes by name."""
@@ -140,7 +155,7 @@ class Search:
         """Remove an index with its documents; NotFound where there is none."""
         if not await self._engine.delete_index(tenant_id, name, self._clock.now_ms()):
             raise NotFound(_NO_INDEX)
-        self._changed()
+        self._followers.look()
 
     # ── Documents ──────────────────────────────────────────────────────────────────────────────
 
@@ -236,21 +251,16 @@ class Search:
         return index.model
 
     async def _entries(self, model: str, documents: Sequence[DocumentIn]) -> list[Entry]:
-        texts = [document.text for document in documents if document.vector is None]
-        embedded = await self._embedder.passages(model, [text or "" for text in texts])
-        each = iter(zip(embedded.vectors, embedded.tokens, embedded.truncated, strict=True))
-        entries = []
-        for document in documents:
-            metadata = msgspec.json.encode(document.metadata or {}).decode()
-            if document.vector is not None:
-                vector = unit(document.vector, "#/vector")
-                entries.append(Entry(document.id, document.text, metadata, vector))
-            else:
-                found, tokens, truncated = next(each)
-                entries.append(
-                    Entry(document.id, document.text, metadata, found, tokens, truncated)
-                )
-        return entries
+        drafts = [
+            Draft(
+                document.id,
+                document.text,
+                msgspec.json.encode(document.metadata or {}).decode(),
+                None if document.vector is None else unit(document.vector, "#/vector"),
+            )
+            for document in documents
+        ]
+        return await entries_of(self._embedder, model, drafts)
 
     async def remove(self, tenant_id: int, name: str, document_id: str) -> None:
         """Remove a document; NotFound where there is none."""
@@ -273,7 +283,7 @@ class Search:
         where = filters.parse(asked.filter)
         index = await self._defined(tenant_id, name)
         if index.source is not None:
-            await self._caught_up(tenant_id, index)
+            await self._followers.caught_up(tenant_id, index)
             index = await self._defined(tenant_id, name)
         vector, tokenize_ms, embed_ms, truncated = None, 0.0, 0.0, False
         if asked.mode != "keyword":
@@ -309,15 +319,6 @@ class Search:
         return index
 
 
-def follows(index: Index) -> Conflict:
-    """Documents come into this index from its collection alone."""
-    assert index.source is not None
-    return Conflict(
-        f"This index follows the collection {index.source.collection}: write there.",
-        code="index_follows_collection",
-    )
-
-
 def unit(values: Sequence[float], pointer: str) -> bytes:
     """A vector as float32 of length 1; raises Invalid where it is none."""
     from monolite.search.vectors import as_unit
@@ -346,7 +347,7 @@ def _check(asked: Asked) -> tuple[str, ...]:
             raise refuse("#/vector", f"takes 1 to {DIMENSIONS_MAX} numbers")
     if asked.mode == "semantic":
         return ()
-    words = tuple(_WORD.findall(asked.query or ""))[:WORDS_MAX]
+    words = tuple(words_of(asked.query or ""))[:WORDS_MAX]
     if not words and asked.mode == "keyword":
         raise refuse("#/query", "has no word to look for")
     return words

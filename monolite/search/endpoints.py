@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 
 from monolite.search.core import Answered, Asked, DocumentIn, Imported, Search, Upserted
+from monolite.search.following import Following
 from monolite.search.index import Extent, Hit, Index, Mode, Source, Stored
 from monolite.web.answer import Answer, Stream, json_answer, page_answer
 from monolite.web.call import Call
@@ -33,10 +34,23 @@ class IndexIn(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class RecallShown(msgspec.Struct):
-    """Of sampled searches that looked at signs first, the part that an exact search finds too."""
+    """Of sampled searches that don't look at every document, the part of an exact search's hits
+    that they find; `by` is `queries` that were asked or, before there are any, `documents`.
+    """
 
-    value: float | None
+    value: float
     samples: int
+    by: str
+
+
+class FollowingShown(msgspec.Struct):
+    """How an index stands to its collection: `waiting` for it to come, `filling`, `live`, or
+    `failing` with the reason. `progress` is the part of the change log it has seen.
+    """
+
+    state: str
+    progress: float | None
+    detail: str | None
 
 
 class IndexShown(msgspec.Struct):
@@ -51,14 +65,17 @@ class IndexShown(msgspec.Struct):
 
 
 class IndexSizeShown(IndexShown):
-    """An index and how large it is; `bytes` are mapped for it. `scan` is `exact`, or `prefiltered`
-    where `recall` tells how well.
+    """An index and how large it is; `bytes` are what a scan takes of memory. `scan` is `exact`, or
+    where `recall` tells how well, `prefiltered` or `graph`. `progress` is the part that the scan's
+    own structures have; the rest is read from the database.
     """
 
     documents: int
     bytes: int
     scan: str
-    recall: RecallShown
+    progress: float
+    recall: RecallShown | None
+    following: FollowingShown | None
 
 
 class IndexedShown(msgspec.Struct, omit_defaults=True):
@@ -257,8 +274,8 @@ class _Endpoints:
         return json_answer(_index(index), 201 if is_new else 200)
 
     async def get_index(self, call: Call) -> Answer:
-        index, extent = await self._search.index(call.tenant_id, call.params["index"])
-        return json_answer(_sized(index, extent))
+        found = await self._search.index(call.tenant_id, call.params["index"])
+        return json_answer(_sized(*found))
 
     async def delete_index(self, call: Call) -> Answer:
         await self._search.delete_index(call.tenant_id, call.params["index"])
@@ -322,13 +339,20 @@ def _index(index: Index) -> IndexShown:
     return IndexShown(**_fields(index))
 
 
-def _sized(index: Index, extent: Extent) -> IndexSizeShown:
+def _sized(index: Index, extent: Extent, following: Following | None) -> IndexSizeShown:
+    recall = extent.recall
     return IndexSizeShown(
         **_fields(index),
         documents=extent.documents,
         bytes=extent.bytes,
         scan=extent.scan,
-        recall=RecallShown(extent.recall.value, extent.recall.samples),
+        progress=round(extent.progress, 4),
+        recall=None
+        if recall is None
+        else RecallShown(round(recall.value, 4), recall.samples, recall.by),
+        following=None
+        if following is None
+        else FollowingShown(following.state, following.progress, following.detail),
     )
 
 

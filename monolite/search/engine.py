@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from monolite.search.index import Entry, Extent, Found, Index, Query, Source, Stored
@@ -14,13 +16,20 @@ Also = Callable[[Any, int], Awaitable[None] | None] | None
 class SearchEngine(Protocol):
     """Indexes at rest, and searches in them."""
 
-    async def define(
-        self, tenant_id: int, name: str, model: str, source: Source | None, now_ms: int
-    ) -> tuple[Index, bool]:
-        """Make an index, or change an empty one; returns it and whether it is new.
+    # ── Indexes ────────────────────────────────────────────────────────────────────────────────
 
-        Raises Conflict (`index_not_empty`) where documents lie in it and the model or the source
-        would change.
+    async def define(
+        self,
+        tenant_id: int,
+        name: str,
+        model: str,
+        source: Source | None,
+        now_ms: int,
+    ) -> tuple[Index, bool]:
+        """Make an index, or another in its place; returns it and whether it is new.
+
+        An index that follows a collection begins again from it. Raises Conflict (`index_not_empty`)
+        where documents lie in one that has no source, and the model or the source would change.
         """
         ...
 
@@ -35,6 +44,8 @@ class SearchEngine(Protocol):
     async def delete_index(self, tenant_id: int, name: str, now_ms: int) -> bool:
         """Remove it with all its documents; gone for every reader at once."""
         ...
+
+    # ── Documents ──────────────────────────────────────────────────────────────────────────────
 
     async def upsert(
         self,
@@ -52,40 +63,52 @@ class SearchEngine(Protocol):
         """
         ...
 
-    async def follow(
-        self,
-        tenant_id: int,
-        number: int,
-        entries: Sequence[Entry],
-        removed: Sequence[str],
-        position: str | None,
-        now_ms: int,
-    ) -> bool:
-        """Store what an index's source led to, with the position behind it, in one transaction.
-
-        With no position everything in it is removed. False where the index is gone.
-        """
-        ...
-
-    async def following(self) -> Sequence[tuple[int, Index]]:
-        """Every index with a source, with its tenant."""
-        ...
-
     async def remove(self, tenant_id: int, name: str, document_id: str, now_ms: int) -> bool:
-        """Remove a document; False where there is none. Raises as `upsert` does."""
+        """Remove a document; False where there is none. Raises Conflict as `upsert` does."""
         ...
 
     async def get(self, tenant_id: int, name: str, document_id: str) -> Stored | None:
         """One document."""
         ...
 
+    # ── Following ──────────────────────────────────────────────────────────────────────────────
+
+    def following_alone(self) -> AbstractAsyncContextManager[asyncio.Event]:
+        """Entered once no other server follows; the event is set when that may no longer be so."""
+        ...
+
+    async def following(self) -> Sequence[tuple[int, Index]]:
+        """Every index with a source, with its tenant."""
+        ...
+
+    async def follow(
+        self,
+        tenant_id: int,
+        index: Index,
+        entries: Sequence[Entry],
+        removed: Sequence[str],
+        position: str,
+        now_ms: int,
+    ) -> bool:
+        """Store what an index's source led to, with the position behind it, in one transaction.
+
+        False, and nothing is stored, where the index is gone or no longer at its position.
+        """
+        ...
+
+    async def empty(self, tenant_id: int, index: Index, now_ms: int) -> None:
+        """Put an empty index, which has followed nothing, in place of one that is still there."""
+        ...
+
+    # ── Search ─────────────────────────────────────────────────────────────────────────────────
+
     async def search(self, tenant_id: int, index: Index, query: Query) -> Found:
         """The best documents that pass.
 
-        Raises Invalid (`unknown_field`, `wrong_dimensions`), Unavailable (`index_building`).
+        Raises Invalid (`unknown_field`, `wrong_dimensions`), NotFound where the index went.
         """
         ...
 
     async def extent(self, tenant_id: int, index: Index) -> Extent:
-        """How large an index is, and how well its prefilter finds what is there."""
+        """How large an index is, and how well a search finds what is there."""
         ...

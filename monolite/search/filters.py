@@ -2,12 +2,12 @@
 
 A value is equality, a list any of its values, an object operators of the documents' filters. A path
 goes into objects by dots. Where the metadata holds a list, one of its elements is enough. All
-conditions must hold.
+conditions must hold, and a document that has nothing at a path passes none there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 from typing import Any
 
 from monolite.errors import FieldError, Invalid
@@ -15,37 +15,19 @@ from monolite.search.index import Condition
 
 CONDITIONS_MAX = 32
 VALUES_MAX = 1000
+STEPS_MAX = 16
+OPERATORS = ("eq", "neq", "gt", "gte", "lt", "lte", "in")
 
 Scalar = str | int | float | bool | None
 
-
-def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
-    def holds(value: Any, bound: Any) -> bool:
-        return _kind(value) == _kind(bound) and compare(value, bound)
-
-    return holds
+# A quote or a backslash can't be written in SQLite's paths.
+_STEP = re.compile(r'[^"\\\x00-\x1f\ud800-\udfff]{1,128}').fullmatch
 
 
-def _kind(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return "constant"
-    return "text" if isinstance(value, str) else "number"
-
-
-def _equal(value: Any, other: Any) -> bool:
-    # True equals 1 in Python, and not in JSON.
-    return _kind(value) == _kind(other) and value == other
-
-
-OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
-    "eq": _equal,
-    "neq": lambda value, other: not _equal(value, other),
-    "gt": _ordered(lambda value, bound: value > bound),
-    "gte": _ordered(lambda value, bound: value >= bound),
-    "lt": _ordered(lambda value, bound: value < bound),
-    "lte": _ordered(lambda value, bound: value <= bound),
-    "in": lambda value, others: any(_equal(value, other) for other in others),
-}
+def path_of(name: str) -> tuple[str, ...] | None:
+    """The steps of a field's name; None where it is none."""
+    steps = tuple(name.split("."))
+    return steps if len(steps) <= STEPS_MAX and all(map(_STEP, steps)) else None
 
 
 def parse(filter: dict[str, Any] | None) -> tuple[Condition, ...]:
@@ -53,9 +35,10 @@ def parse(filter: dict[str, Any] | None) -> tuple[Condition, ...]:
     conditions: list[Condition] = []
     for name, wanted in (filter or {}).items():
         pointer = f"#/filter/{name.replace('~', '~0').replace('/', '~1')}"
-        path = tuple(name.split("."))
-        if not all(path):
-            raise _invalid(pointer, "a field's name, with dots between the parts of a path")
+        path = path_of(name)
+        if path is None:
+            why = f"a field's name, with dots between the parts of a path, {STEPS_MAX} at most"
+            raise _invalid(pointer, why)
         if isinstance(wanted, dict):
             if not wanted:
                 raise _invalid(pointer, "an empty object compares nothing")
@@ -82,17 +65,9 @@ def _condition(path: tuple[str, ...], operator: str, value: Any, pointer: str) -
         values = [value]
     if not all(isinstance(one, Scalar) for one in values):
         raise _invalid(pointer, "takes strings, numbers, booleans and null")
-    if operator in ("gt", "gte", "lt", "lte") and _kind(value) == "constant":
+    if operator in ("gt", "gte", "lt", "lte") and (isinstance(value, bool) or value is None):
         raise _invalid(pointer, "takes a string or a number")
     return Condition(path, operator, value, pointer)
-
-
-def holds(condition: Condition, value: Any) -> bool:
-    """Whether the metadata's value passes; one of its elements is enough where it is a list."""
-    compare = OPERATORS[condition.operator]
-    if isinstance(value, list):
-        return any(compare(one, condition.value) for one in value)
-    return not isinstance(value, dict) and compare(value, condition.value)
 
 
 def unknown_field(condition: Condition) -> Invalid:

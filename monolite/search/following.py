@@ -1,10 +1,14 @@
 """Indexes that follow a collection: each change of it, in order, once.
 
+    waiting ──► filling ──► live ──► filling …        live: it has seen every change
+       ▲           │          │
+       └── empty ◄─┴──────────┘    the collection went, or its log can't go on
+
     changes beyond the position ─► texts ─► vectors ─► one commit: rows and position
 
-A task for each such index. It begins at the earliest known change, which leads to every document
-that lives. Where the log can't go on (changes were dropped, or the collection was deleted) the
-index is emptied, and begins again when a collection of that name has documents.
+A task for each such index, on one server at a time. It begins at the earliest known change, which
+leads to every document that lives. A position names the collection by its number, so another
+collection of that name is never taken for it.
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -21,14 +26,20 @@ from monolite.clock import Clock
 from monolite.embedder import Embedder
 from monolite.errors import Gone
 from monolite.search.engine import SearchEngine
-from monolite.search.index import Entry, Index, Source
+from monolite.search.entries import Draft, entries_of
+from monolite.search.index import Index
+from monolite.search.source import metadata_of, text_of
 
 log = logging.getLogger("monolite.search")
 
 CHANGES_AT_ONCE = 64
-LOOK_AGAIN_S = 1.0
+FILLING_FROM = 8
+"""After so many full pages of changes a search no longer waits for the rest."""
+
 CAUGHT_UP_WAIT_S = 2.0
-START = "0"
+LOOK_AGAIN_S = 1.0
+_INDEXES_AGAIN_S = 60.0
+_START = "0"
 
 
 class Change(Protocol):
@@ -51,7 +62,9 @@ class Change(Protocol):
 
 
 class Collections(Protocol):
-    """What is followed; the documents' engine is one."""
+    """What is followed; the documents' engine is one. A collection has a `number`, never used
+    again.
+    """
 
     async def collection(self, tenant_id: int, name: str) -> Any | None:
         """The collection of that name now."""
@@ -72,6 +85,24 @@ class Collections(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Following:
+    """How an index stands to its source; `progress` is the part of the log it has seen."""
+
+    state: Literal["waiting", "filling", "live", "failing"]
+    progress: float | None = None
+    detail: str | None = None
+
+
+@dataclass(slots=True)
+class _Follower:
+    task: asyncio.Task[None] | None = None
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    begun_at: int | None = None
+    full_pages: int = 0
+    failure: str | None = None
+
+
 class Followers:
     """The tasks, one for each index that has a source."""
 
@@ -82,170 +113,206 @@ class Followers:
         self._embedder = embedder
         self._collections = collections
         self._clock = clock
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._followers: dict[int, _Follower] = {}
         self._look = asyncio.Event()
         self._moved = asyncio.Event()
+        self.changes_total = 0
 
     def look(self) -> None:
         """An index was defined or deleted."""
         self._look.set()
 
     async def run(self) -> None:
-        """Keep a task for each index; until cancelled."""
+        """Keep a task for each index while no other server does; until cancelled."""
+        while True:
+            try:
+                async with self._engine.following_alone() as lost:
+                    await self._keep_followers(lost)
+            except Exception:
+                log.exception("indexes can't be followed; it is tried again")
+                await asyncio.sleep(LOOK_AGAIN_S)
+
+    async def _keep_followers(self, lost: asyncio.Event) -> None:
+        followers = self._followers
         try:
-            while True:
+            while not lost.is_set():
                 self._look.clear()
                 wanted = {index.number: (t, index) for t, index in await self._engine.following()}
-                for number in self._tasks.keys() - wanted.keys():
-                    self._tasks.pop(number).cancel()
+                for number in followers.keys() - wanted.keys():
+                    gone = followers.pop(number).task
+                    if gone is not None:
+                        gone.cancel()
                 for number, (tenant_id, index) in wanted.items():
-                    task = self._tasks.get(number)
-                    if task is None or task.done():
-                        work = self._follow_forever(tenant_id, index.name, number)
-                        self._tasks[number] = asyncio.create_task(work)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._look.wait(), 60.0)
+                    known = followers.get(number)
+                    if known is None or known.task is None or known.task.done():
+                        follower = followers[number] = _Follower()
+                        work = self._follow_forever(tenant_id, index.name, number, follower)
+                        follower.task = asyncio.create_task(work)
+                look = asyncio.create_task(self._look.wait())
+                end = asyncio.create_task(lost.wait())
+                await asyncio.wait(
+                    (look, end), timeout=_INDEXES_AGAIN_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                look.cancel()
+                end.cancel()
         finally:
-            for task in self._tasks.values():
+            tasks = [one.task for one in followers.values() if one.task is not None]
+            followers.clear()
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ── Asked by a search ──────────────────────────────────────────────────────────────────────
 
     async def caught_up(self, tenant_id: int, index: Index) -> None:
-        """Wait until the index has seen what is committed now, two seconds at most."""
+        """Wait until the index has seen what is committed now: two seconds at most, and not at all
+        while it is filled.
+        """
+        until = asyncio.get_running_loop().time() + CAUGHT_UP_WAIT_S
+        while (await self._behind(tenant_id, index)) is not None:
+            follower = self._followers.get(index.number)
+            if follower is not None and follower.full_pages >= FILLING_FROM:
+                return
+            if follower is not None and follower.failure is None:
+                # The collection may have come since it was looked for.
+                follower.wake.set()
+            left = until - asyncio.get_running_loop().time()
+            if left <= 0:
+                return
+            self._moved.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._moved.wait(), min(left, 0.05))
+            now = await self._engine.index(tenant_id, index.name)
+            if now is None or now.source is None:
+                return
+            index = now
+
+    async def state(self, tenant_id: int, index: Index) -> Following:
+        """How an index stands to its source."""
+        assert index.source is not None
+        follower = self._followers.get(index.number)
+        if follower is not None and follower.failure is not None:
+            return Following("failing", None, follower.failure)
+        collection = await self._collections.collection(tenant_id, index.source.collection)
+        if collection is None:
+            return Following("waiting", None, f"there is no collection {index.source.collection}")
+        behind = await self._behind(tenant_id, index)
+        if behind is None:
+            return Following("live", 1.0)
+        progress = None
+        if follower is not None and follower.begun_at is not None:
+            newest = _ordinal(await self._collections.last_change(tenant_id, collection))
+            reached = _ordinal(behind) - follower.begun_at
+            progress = max(0.0, min(1.0, reached / max(1, newest - follower.begun_at)))
+        return Following("filling", progress)
+
+    async def _behind(self, tenant_id: int, index: Index) -> str | None:
+        """The first change that the index has not seen; None where it has seen them all."""
         assert index.source is not None
         collection = await self._collections.collection(tenant_id, index.source.collection)
         if collection is None:
-            return
-        target = await self._collections.last_change(tenant_id, collection)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CAUGHT_UP_WAIT_S):
-                while True:
-                    self._moved.clear()
-                    now = await self._engine.index(tenant_id, index.name)
-                    if now is None or now.source is None:
-                        return
-                    if now.position is not None and _is_beyond(now.position, target):
-                        return
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(self._moved.wait(), 0.1)
+            return None if index.position is None else _START
+        try:
+            after = _place(index, collection) or _START
+            found = await self._collections.changes(tenant_id, collection, after, 1)
+        except (Gone, ValueError):
+            return _START
+        return found[0].position if found else None
 
-    async def _follow_forever(self, tenant_id: int, name: str, number: int) -> None:
+    # ── The task of one index ──────────────────────────────────────────────────────────────────
+
+    async def _follow_forever(
+        self, tenant_id: int, name: str, number: int, follower: _Follower
+    ) -> None:
         while True:
+            follower.wake.clear()
             try:
                 index = await self._engine.index(tenant_id, name)
-                if index is None or index.number != number or index.source is None:
+                if index is None or index.number != number:
                     return
-                await self._follow(tenant_id, index, index.source)
-            except Exception:
+                await self._follow(tenant_id, index, follower)
+            except Exception as error:
                 log.exception("index %s couldn't follow its collection; it tries again", name)
-            await asyncio.sleep(LOOK_AGAIN_S)
+                follower.failure = f"{type(error).__name__}: {error}"
+            with suppress(TimeoutError):
+                await asyncio.wait_for(follower.wake.wait(), LOOK_AGAIN_S)
 
-    async def _follow(self, tenant_id: int, index: Index, source: Source) -> None:
-        """Follow until the collection or the index is gone."""
+    async def _follow(self, tenant_id: int, index: Index, follower: _Follower) -> None:
+        """Follow until the collection or the index is gone, or somebody else moved it on."""
+        source = index.source
+        assert source is not None
         collection = await self._collections.collection(tenant_id, source.collection)
-        if collection is None:
-            return
-        position = index.position or START
+        if collection is None or _place(index, collection) is None:
+            if index.position is not None:
+                await self._empty(tenant_id, index)
+                return
+            if collection is None:
+                return
         with self._collections.watch(tenant_id, collection) as changed:
             while True:
                 changed.clear()
+                after = _place(index, collection) or _START
                 try:
                     found = await self._collections.changes(
-                        tenant_id, collection, position, CHANGES_AT_ONCE
+                        tenant_id, collection, after, CHANGES_AT_ONCE
                     )
                 except (Gone, ValueError):
                     await self._empty(tenant_id, index)
                     return
+                is_full = len(found) == CHANGES_AT_ONCE
+                follower.full_pages = follower.full_pages + 1 if is_full else 0
                 if found:
-                    if not await self._apply(tenant_id, index, source, found):
+                    if follower.begun_at is None:
+                        follower.begun_at = _ordinal(found[0].position)
+                    position = f"{collection.number}/{found[-1].position}"
+                    if not await self._apply(tenant_id, index, found, position):
                         return
-                    position = found[-1].position
-                if len(found) < CHANGES_AT_ONCE:
-                    current = await self._collections.collection(tenant_id, source.collection)
-                    if current is None or current.number != collection.number:
+                    index = msgspec.structs.replace(index, position=position)
+                if not is_full:
+                    follower.failure = None
+                    now = await self._collections.collection(tenant_id, source.collection)
+                    if now is None or now.number != collection.number:
                         await self._empty(tenant_id, index)
                         return
                     await changed.wait()
 
     async def _apply(
-        self, tenant_id: int, index: Index, source: Source, changes: Sequence[Change]
+        self, tenant_id: int, index: Index, changes: Sequence[Change], position: str
     ) -> bool:
+        assert index.source is not None
         # Of several changes of one document only the last is seen.
         last = {change.id: change for change in changes}
-        texts, removed = {}, []
+        drafts, removed = [], []
         for change in last.values():
             data = None if change.data is None else msgspec.json.decode(change.data)
-            text = "" if data is None else _text(data, source)
+            text = "" if data is None else text_of(data, index.source)
             if text.strip():
-                texts[change.id] = text, _metadata(data, source)
+                drafts.append(Draft(change.id, text, metadata_of(data, index.source)))
             else:
                 removed.append(change.id)
-        embedded = await self._embedder.passages(index.model, [text for text, _ in texts.values()])
-        made = zip(
-            texts.items(), embedded.vectors, embedded.tokens, embedded.truncated, strict=True
+        entries = await entries_of(self._embedder, index.model, drafts)
+        done = await self._engine.follow(
+            tenant_id, index, entries, removed, position, self._clock.now_ms()
         )
-        entries = [
-            Entry(document_id, text, metadata, vector, tokens, truncated)
-            for (document_id, (text, metadata)), vector, tokens, truncated in made
-        ]
-        return await self._commit(tenant_id, index, entries, removed, changes[-1].position)
+        self.changes_total += len(changes)
+        self._moved.set()
+        return done
 
     async def _empty(self, tenant_id: int, index: Index) -> None:
-        await self._commit(tenant_id, index, [], [], None)
-
-    async def _commit(
-        self,
-        tenant_id: int,
-        index: Index,
-        entries: Sequence[Entry],
-        removed: Sequence[str],
-        position: str | None,
-    ) -> bool:
-        now_ms = self._clock.now_ms()
-        is_there = await self._engine.follow(
-            tenant_id, index.number, entries, removed, position, now_ms
-        )
+        await self._engine.empty(tenant_id, index, self._clock.now_ms())
         self._moved.set()
-        return is_there
+        self._look.set()
 
 
-def _is_beyond(position: str, target: str) -> bool:
-    """Whether a position is the target or beyond it; they are numbers on either engine."""
-    if position.isdigit() and target.isdigit():
-        return int(position) >= int(target)
-    return position == target
+def _place(index: Index, collection: Any) -> str | None:
+    """Where in this collection's log an index is; None where that is nowhere."""
+    if index.position is None:
+        return None
+    number, _, place = index.position.partition("/")
+    return place if number == str(collection.number) else None
 
 
-def _value(data: Any, path: str) -> Any:
-    for step in path.split("."):
-        if not isinstance(data, dict) or step not in data:
-            return None
-        data = data[step]
-    return data
-
-
-def _text(data: Any, source: Source) -> str:
-    """The named fields' texts, a line each; lists of texts are joined."""
-    parts = []
-    for path in source.text:
-        value = _value(data, path)
-        if isinstance(value, list):
-            value = " ".join(one for one in value if isinstance(one, str))
-        if isinstance(value, str) and value:
-            parts.append(value)
-    return "\n".join(parts)
-
-
-def _metadata(data: Any, source: Source) -> str:
-    """The named fields, under their paths' own shape."""
-    shown: dict[str, Any] = {}
-    for path in source.metadata:
-        value = _value(data, path)
-        if value is None:
-            continue
-        *outer, last = path.split(".")
-        place = shown
-        for step in outer:
-            place = place.setdefault(step, {})
-        place[last] = value
-    return msgspec.json.encode(shown).decode()
+def _ordinal(position: str) -> int:
+    """A position's leading number."""
+    number = position.partition("-")[0]
+    return int(number) if number.isdigit() else 0

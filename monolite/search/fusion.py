@@ -8,6 +8,11 @@ RANK_CONSTANT = 60
 """The paper's k: how much less the first ranks count than they could."""
 
 
+def depth_for(k: int) -> int:
+    """How many of each ranking are fused for k hits."""
+    return max(4 * k, 50)
+
+
 def fuse(*rankings: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
     """Keys of several rankings by the sum of 1 / (60 + rank), best first; equal ones by key.
 

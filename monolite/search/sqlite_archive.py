@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from typing import Any
 
 import apsw
-import msgspec
 
-from monolite.search.index import Entry, Source
-from monolite.search.sqlite import find as find_index
-from monolite.search.sqlite import restore_index, store
-
-KINDS = ("search_index", "search_document")
+from monolite.search import sqlite_store
+from monolite.search.archive import (
+    KINDS,
+    document_record,
+    index_record,
+    read_document,
+    read_index,
+)
 
 
 class SqliteSearchArchive:
@@ -25,65 +26,25 @@ class SqliteSearchArchive:
 
     def records(self, connection: apsw.Connection, tenant_id: int) -> Iterator[dict[str, Any]]:
         """Every index and document, in one snapshot of the reader's connection."""
-        indexes: list[Any] = connection.execute(
-            "SELECT id, name, model, source, created_at, updated_at FROM search_indexes"
-            " WHERE tenant_id = ? AND deleted_at IS NULL ORDER BY id",
-            (tenant_id,),
-        ).fetchall()
-        for _, name, model, source, created_at, updated_at in indexes:
-            yield {
-                "kind": "search_index",
-                "name": name,
-                "model": model,
-                "source": None if source is None else msgspec.json.decode(source),
-                "created_at": created_at,
-                "updated_at": updated_at,
-            }
-        for number, name, _, source, _, _ in indexes:
-            if source is not None:
-                continue
-            rows: Any = connection.execute(
-                "SELECT id, text, json(metadata), vector, tokens, truncated, updated_at"
-                " FROM search_documents JOIN search_vectors USING (key)"
-                " WHERE search_documents.tenant_id = ? AND index_id = ? ORDER BY key",
-                (tenant_id, number),
-            )
-            for document_id, text, metadata, vector, tokens, truncated, updated_at in rows:
-                yield {
-                    "kind": "search_document",
-                    "index": name,
-                    "id": document_id,
-                    "text": text,
-                    "metadata": msgspec.json.decode(metadata),
-                    "vector": base64.b64encode(vector).decode(),
-                    "tokens": tokens,
-                    "truncated": bool(truncated),
-                    "updated_at": updated_at,
-                }
+        indexes = sqlite_store.find_after(connection, tenant_id, "", -1)
+        for index in indexes:
+            yield index_record(index)
+        for index in indexes:
+            if index.source is None:
+                for stored in sqlite_store.all_stored(connection, tenant_id, index.number):
+                    yield document_record(index.name, stored)
 
     def store(self, connection: apsw.Connection, tenant_id: int, record: dict[str, Any]) -> None:
         """Store one record; raises KeyError, TypeError or apsw.Error where it isn't ours."""
         if record["kind"] == "search_index":
-            source = record["source"]
-            restore_index(
-                connection,
-                tenant_id,
-                record["name"],
-                record["model"],
-                None if source is None else msgspec.convert(source, Source),
-                (record["created_at"], record["updated_at"]),
+            made = read_index(record)
+            sqlite_store.create(
+                *(connection, tenant_id, made.name, made.model, made.source),
+                *(made.created_at, made.updated_at),
             )
             return
-        index = find_index(connection, tenant_id, record["index"])
+        name, entry, updated_at = read_document(record)
+        index = sqlite_store.find(connection, tenant_id, name)
         if index is None:
-            raise KeyError("index")
-        vector = base64.b64decode(record["vector"])
-        entry = Entry(
-            record["id"],
-            record["text"],
-            msgspec.json.encode(record["metadata"]).decode(),
-            vector,
-            record["tokens"],
-            record["truncated"],
-        )
-        store(connection, tenant_id, index, [entry], record["updated_at"])
+            raise KeyError(name)
+        sqlite_store.store(connection, tenant_id, index, [entry], updated_at)

@@ -7,8 +7,10 @@ from typing import Any
 
 import apsw
 
-_ROWS = "FROM search_documents INDEXED BY search_documents_in_order"
-_WHERE = "WHERE tenant_id = ? AND index_id = ?"
+from monolite.search import sqlite_words
+
+_PLACE = "WHERE tenant_id = ? AND index_id = ?"
+_ROWS = f"FROM search_documents INDEXED BY search_documents_in_order {_PLACE}"
 
 
 class SqliteRows:
@@ -16,40 +18,48 @@ class SqliteRows:
 
     def __init__(self, connection: apsw.Connection, tenant_id: int, number: int) -> None:
         self._connection = connection
+        self._number = number
         self._place = tenant_id, number
 
-    def keys(self) -> Sequence[int]:
+    def listed(self, after: int) -> Sequence[tuple[int, int]]:
         rows: Any = self._connection.execute(
-            f"SELECT key {_ROWS} {_WHERE} ORDER BY key", self._place
-        )
-        return [key for (key,) in rows]
-
-    def vectors(self, after: int, limit: int) -> Sequence[tuple[int, bytes]]:
-        rows: Any = self._connection.execute(
-            f"SELECT key, (SELECT vector FROM search_vectors v WHERE v.key = d.key) FROM"
-            f" search_documents d INDEXED BY search_documents_in_order {_WHERE} AND key > ?"
-            " ORDER BY key LIMIT ?",
-            (*self._place, after, limit),
+            f"SELECT key, words {_ROWS} AND key > ? ORDER BY key", (*self._place, after)
         )
         return list(rows)
 
     def removed(self, after: int) -> Sequence[tuple[int, int]]:
         rows: Any = self._connection.execute(
-            f"SELECT number, key FROM search_removals {_WHERE} AND number > ? ORDER BY number",
+            f"SELECT number, key FROM search_removals {_PLACE} AND number > ? ORDER BY number",
             (*self._place, after),
         )
         return list(rows)
 
-    def metadata(self, path: tuple[str, ...], after: int) -> Iterator[tuple[int, str | None]]:
+    def vectors(self, after: int, limit: int) -> Sequence[tuple[int, bytes]]:
+        # CROSS keeps the order: first the index's keys, then each one's vector.
+        rows: Any = self._connection.execute(
+            "SELECT d.key, v.vector FROM search_documents d INDEXED BY search_documents_in_order"
+            " CROSS JOIN search_vectors v ON v.key = d.key WHERE d.tenant_id = ? AND d.index_id = ?"
+            " AND d.key > ? ORDER BY d.key LIMIT ?",
+            (*self._place, after, limit),
+        )
+        return list(rows)
+
+    def vectors_of(self, keys: Sequence[int]) -> Sequence[tuple[int, bytes]]:
+        found: list[tuple[int, bytes]] = []
+        execute = self._connection.execute
+        for key in keys:
+            found.extend(execute("SELECT key, vector FROM search_vectors WHERE key = ?", (key,)))
+        return found
+
+    def metadata(self, path: tuple[str, ...], after: int) -> Iterator[tuple[int, str]]:
         steps = "".join(f'."{step}"' for step in path)
         rows: Any = self._connection.execute(
-            f"SELECT key, metadata -> ? {_ROWS} {_WHERE} AND key > ? ORDER BY key",
+            f"SELECT key, metadata -> ? {_ROWS} AND key > ? ORDER BY key",
             (f"${steps}", *self._place, after),
         )
-        yield from rows
+        for key, value in rows:
+            if value is not None:
+                yield key, value
 
-    def vector(self, key: int) -> bytes | None:
-        row: Any = self._connection.execute(
-            "SELECT vector FROM search_vectors WHERE key = ?", (key,)
-        ).fetchone()
-        return None if row is None else row[0]
+    def with_word(self, word: str, after: int) -> Sequence[tuple[int, int]]:
+        return sqlite_words.with_word(self._connection, self._number, word, after)

@@ -1,75 +1,64 @@
-"""The words of an index in a table of FTS5 of its own: its BM25 knows no other index's documents.
+"""The words of every index in one FTS5 table, which says which documents have a word.
 
-The table keeps no text (`content=''`): that lies in `search_documents`.
+    document 7 of index 12: "to be or not to be"
+    row 7: 12_to 12_to~ 12_to~0 12_be 12_be~ 12_be~0 12_or 12_not
+
+A word stands behind its index's number, so what one index holds is in no list of another's. A
+word that comes more than once has a `~` behind it too, and a `~B` for each bit B that is set in how
+often it comes again. The table keeps neither text nor positions, and its own statistics, which are
+of all indexes together, are never used: scores come from bm25.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import apsw
 
+from monolite.search.words import COUNT_MAX
 
-def table(number: int) -> str:
-    """The table's name."""
-    return f"search_words_{int(number)}"
-
-
-def create(connection: apsw.Connection, number: int) -> None:
-    """Make the table where it is missing."""
-    connection.execute(
-        f"CREATE VIRTUAL TABLE IF NOT EXISTS {table(number)} USING fts5"
-        "(text, content='', contentless_delete=1, tokenize='unicode61 remove_diacritics 2')"
-    )
+BITS = (COUNT_MAX - 1).bit_length()
 
 
-def add(connection: apsw.Connection, number: int, key: int, text: str) -> None:
-    """Index a text's words under a key."""
-    connection.execute(f"INSERT INTO {table(number)} (rowid, text) VALUES (?, ?)", (key, text))
+def add(connection: apsw.Connection, number: int, key: int, words: Mapping[str, int]) -> None:
+    """Index a document's words under its key; they go with its row."""
+    if words:
+        connection.execute(
+            "INSERT INTO search_words (rowid, words) VALUES (?, ?)", (key, _row(number, words))
+        )
 
 
-def remove(connection: apsw.Connection, number: int, key: int) -> None:
-    """Forget a key's words."""
-    connection.execute(f"DELETE FROM {table(number)} WHERE rowid = ?", (key,))
+def with_word(
+    connection: apsw.Connection, number: int, word: str, after: int
+) -> Sequence[tuple[int, int]]:
+    """Documents beyond a key that have a word, ascending: (key, how often)."""
+    keys = _keys(connection, f"{number}_{word}", after)
+    often = _keys(connection, f"{number}_{word}~", after)
+    if not often:
+        return [(key, 1) for key in keys]
+    counts = dict.fromkeys(keys, 1)
+    for bit in range(BITS):
+        for key in _keys(connection, f"{number}_{word}~{bit}", after):
+            counts[key] += 1 << bit
+    return list(counts.items())
 
 
-def rank(
-    connection: apsw.Connection,
-    number: int,
-    words: Sequence[str],
-    k: int,
-    allowed: Callable[[int], bool] | None,
-) -> list[tuple[int, float]]:
-    """The k best keys by BM25 (Robertson et al. 1994; higher is better here), any word matching."""
-    if not words:
-        return []
-    # Quoted, so that a word is never read as FTS5's syntax.
-    match = " OR ".join(f'"{word}"' for word in words)
+def _keys(connection: apsw.Connection, token: str, after: int) -> list[int]:
     rows: Any = connection.execute(
-        f"SELECT rowid, -bm25({table(number)}) AS score FROM {table(number)}"
-        f" WHERE {table(number)} MATCH ? ORDER BY score DESC, rowid",
-        (match,),
+        "SELECT rowid FROM search_words WHERE search_words MATCH ? AND rowid > ? ORDER BY rowid",
+        (f'"{token}"', after),
     )
-    found: list[tuple[int, float]] = []
-    for key, score in rows:
-        if allowed is None or allowed(key):
-            found.append((key, score))
-            if len(found) == k:
-                break
-    return found
+    return [key for (key,) in rows]
 
 
-def orphans(connection: apsw.Connection) -> list[int]:
-    """The numbers of indexes that are gone and whose tables are not."""
-    rows: Any = connection.execute(
-        "SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'search_words_[0-9]*'"
-        " AND sql LIKE 'CREATE VIRTUAL%'"
-        " AND CAST(substr(name, 14) AS INTEGER) NOT IN (SELECT id FROM search_indexes)"
-    )
-    return [int(name.removeprefix("search_words_")) for (name,) in rows]
-
-
-def drop(connection: apsw.Connection, number: int) -> None:
-    """Drop an index's table."""
-    connection.execute(f"DROP TABLE IF EXISTS {table(number)}")
+def _row(number: int, words: Mapping[str, int]) -> str:
+    tokens = []
+    for word, count in words.items():
+        token = f"{number}_{word}"
+        tokens.append(token)
+        if count > 1:
+            tokens.append(f"{token}~")
+            again = count - 1
+            tokens += [f"{token}~{bit}" for bit in range(BITS) if again >> bit & 1]
+    return " ".join(tokens)

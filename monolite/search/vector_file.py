@@ -10,14 +10,13 @@
 C is the capacity, a multiple of 256; D the dimensions, padded to 64; W = D padded / 64. Rows are
 appended; one checksum covers the rows of a block of 256. The count is written last, so a file that
 a crash cut off has a block whose checksum differs: that block and what follows is made again.
-`stamp` ties the file to one past of its rows (views.py).
+`stamp` ties the file to one past of its rows (sqlite_views.py).
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-import struct
 import zlib
 from pathlib import Path
 from typing import Any
@@ -27,16 +26,15 @@ from numpy.typing import NDArray
 
 from monolite import kernels
 from monolite.kernels.arrays import Rows, padded
+from monolite.search.vector_header import BLOCK, HEADER, MAGIC, PAGE, section_bytes
 
-MAGIC = b"MONOVEC1"
-BLOCK = 256
-_HEADER = struct.Struct("<8sII q q 16s")
-_PAGE = 4096
+_RESERVED_AT_ONCE = 4096
+"""Rows for which the disk is asked at once."""
 
 
 class VectorFile:
-    """An open file. One thread at a time may append; those who scan take `rows` and `keys`, which
-    stay as they are.
+    """An open file. One thread at a time may append; those who scan take `rows`, which stay as
+    they are.
     """
 
     def __init__(self, path: Path, descriptor: int, width: int, capacity: int) -> None:
@@ -53,27 +51,46 @@ class VectorFile:
             ("bits", "<u8", (capacity // 8, words, 8)),
             ("codes", "u1", (capacity, code_bytes)),
         ]
-        total = _PAGE + sum(_bytes(dtype, shape) for _, dtype, shape in sizes)
+        total = PAGE + sum(section_bytes(dtype, *shape) for _, dtype, shape in sizes)
         if os.fstat(descriptor).st_size < total:
             os.ftruncate(descriptor, total)
         self._map = mmap.mmap(descriptor, total)
-        os.close(descriptor)
+        self._descriptor = descriptor
+        self._reserved = 0
+        self._sections: list[tuple[int, int]] = []
         arrays: dict[str, NDArray[Any]] = {}
-        place = _PAGE
+        place = PAGE
         for name, dtype, shape in sizes:
             count = int(np.prod(shape))
             arrays[name] = np.frombuffer(self._map, dtype, count, place).reshape(shape)
-            place += _bytes(dtype, shape)
+            self._sections.append((place, section_bytes(dtype, *shape)))
+            place += section_bytes(dtype, *shape)
         self._arrays = arrays
-        self.bytes = total
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
 
     @classmethod
     def create(cls, path: Path, width: int, capacity: int, stamp: bytes) -> VectorFile:
         """A new, empty file in place of what is there. Raises OSError."""
-        capacity = max(BLOCK, -(-capacity // BLOCK) * BLOCK)
         path.unlink(missing_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, PAGE)
+        except OSError:
+            os.close(descriptor)
+            path.unlink()
+            raise
+        capacity = max(BLOCK, -(-capacity // BLOCK) * BLOCK)
         made = cls(path, descriptor, width, capacity)
+        made.stamp(stamp)
+        return made
+
+    @classmethod
+    def without_disk(cls, path: Path, width: int, stamp: bytes) -> VectorFile:
+        """One of the smallest capacity in memory, where the disk takes no file."""
+        made = cls(path, os.memfd_create("vectors"), width, BLOCK)
         made.stamp(stamp)
         return made
 
@@ -84,9 +101,9 @@ class VectorFile:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
             return None
-        header = os.pread(descriptor, _HEADER.size, 0)
-        if len(header) == _HEADER.size:
-            magic, found_width, _, capacity, count, found_stamp = _HEADER.unpack(header)
+        header = os.pread(descriptor, HEADER.size, 0)
+        if len(header) == HEADER.size:
+            magic, found_width, _, capacity, count, found_stamp = HEADER.unpack(header)
             size = os.fstat(descriptor).st_size
             row_bytes = padded(width) * 9 // 8 + 12
             if (
@@ -112,14 +129,20 @@ class VectorFile:
         keys: NDArray[np.int64] = self._arrays["keys"][: self.count]
         return keys
 
-    def rows(self, allowed: NDArray[np.uint8] | None) -> Rows:
-        """All rows, for a scan."""
-        a, count = self._arrays, self.count
-        return Rows(self.width, a["codes"][:count], a["scale"][:count], a["bits"], allowed)
+    def rows(self, count: int) -> Rows:
+        """The first rows, for a scan."""
+        a = self._arrays
+        return Rows(self.width, a["codes"][:count], a["scale"][:count], a["bits"])
+
+    def bytes_of(self, count: int) -> int:
+        """What so many rows take of the file."""
+        code_bytes = padded(self.width)
+        return PAGE + count * (code_bytes + code_bytes // 8 + 12) + -(-count // BLOCK) * 4
 
     def append(self, keys: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
-        """Add rows behind the last; the caller sees to it that they fit."""
+        """Add rows behind the last; the caller sees to it that they fit. Raises OSError."""
         first, end = self.count, self.count + len(keys)
+        self._reserve(first, end)
         a = self._arrays
         codes, scale = kernels.quantize(vectors)
         a["codes"][first:end] = codes
@@ -132,9 +155,10 @@ class VectorFile:
         self._write_header()
 
     def copy_to(self, other: VectorFile, chosen: NDArray[np.int64]) -> None:
-        """Append the chosen rows, ascending, to an empty file."""
+        """Append the chosen rows, ascending, to an empty file. Raises OSError."""
         a, b = self._arrays, other._arrays
         end = len(chosen)
+        other._reserve(0, end)
         for name in ("codes", "scale", "keys"):
             b[name][:end] = a[name][chosen]
         words = a["bits"].shape[1]
@@ -154,8 +178,21 @@ class VectorFile:
         """Have the system write what is mapped."""
         self._map.flush()
 
+    def _reserve(self, first: int, end: int) -> None:
+        """Have the disk hold these rows: writing to a mapped page that it can't hold would end the
+        process.
+        """
+        if end <= self._reserved:
+            return
+        end = min(self.capacity, -(-max(end, first + _RESERVED_AT_ONCE) // BLOCK) * BLOCK)
+        for place, size in self._sections:
+            start = size * first // self.capacity
+            length = size * end // self.capacity - start
+            os.posix_fallocate(self._descriptor, place + start, max(1, length))
+        self._reserved = end
+
     def _write_header(self) -> None:
-        header = _HEADER.pack(MAGIC, self.width, 0, self.capacity, self.count, self.stamped)
+        header = HEADER.pack(MAGIC, self.width, 0, self.capacity, self.count, self.stamped)
         self._map[: len(header)] = header
 
     def _whole(self, count: int) -> int:
@@ -178,25 +215,3 @@ class VectorFile:
             groups = groups.copy()
             groups[-1, :, end % 8 :] = 0
         return zlib.crc32(groups.data, crc)
-
-
-def _bytes(dtype: str, shape: tuple[int, ...]) -> int:
-    """Bytes of a section, padded to a cache line."""
-    return -(-int(np.prod(shape)) * np.dtype(dtype).itemsize // 64) * 64
-
-
-def last_key(path: Path) -> int:
-    """The newest key in a file, 0 where it has none or is no such file."""
-    try:
-        with path.open("rb") as file:
-            header = file.read(_HEADER.size)
-            if len(header) < _HEADER.size or header[:8] != MAGIC:
-                return 0
-            _, _, _, capacity, count, _ = _HEADER.unpack(header)
-            if not 0 < count <= capacity:
-                return 0
-            checksums = _bytes("<u4", (capacity // BLOCK,))
-            file.seek(_PAGE + checksums + 8 * (count - 1))
-            return int.from_bytes(file.read(8), "little", signed=True)
-    except OSError:
-        return 0

@@ -10,16 +10,24 @@ from numpy.typing import NDArray
 
 def as_unit(values: Sequence[float]) -> bytes:
     """Values scaled to length 1; raises ValueError where that can't be."""
-    with np.errstate(over="ignore"):
-        vector = np.array(values, np.float64)
-        length = float(np.linalg.norm(vector))
-    if not np.isfinite(vector).all() or not np.isfinite(length):
+    vector = np.array(values, np.float64)
+    # By the largest first: squares of what is very large or small have no float.
+    largest = float(np.abs(vector).max(initial=0.0))
+    if not np.isfinite(largest):
         raise ValueError("takes finite numbers")
-    if length == 0:
+    if largest == 0:
         raise ValueError("is zero, which has no direction")
-    return bytes((vector / length).astype("<f4").tobytes())
+    vector /= largest
+    return bytes((vector / np.sqrt(vector @ vector)).astype("<f4").tobytes())
 
 
 def from_bytes(vector: bytes) -> NDArray[np.float32]:
     """A view of a stored vector."""
     return np.frombuffer(vector, "<f4")
+
+
+def as_matrix(found: Sequence[tuple[int, bytes]]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Keys [n] and vectors [n, D] of rows as they were read; n is at least 1."""
+    keys = np.array([key for key, _ in found], np.int64)
+    vectors = np.frombuffer(b"".join([vector for _, vector in found]), "<f4")
+    return keys, vectors.reshape(len(found), -1)

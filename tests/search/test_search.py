@@ -103,6 +103,7 @@ def test_own_vectors_of_any_length(client: httpx.Client) -> None:
     documents = [{"id": f"v{i}", "vector": [i, 1, 0]} for i in range(5)]
     assert client.post(DOCUMENTS, json=documents).status_code == 200
     assert ids(search(client, vector=[100, 1, 0], k=2)) == ["v4", "v3"]
+    assert ids(search(client, vector=[1e300, 1e299, 1e-300], k=1)) == ["v4"]
     wrong = client.post(DOCUMENTS, json={"id": "w", "vector": [1, 2]})
     assert (wrong.status_code, wrong.json()["code"]) == (422, "wrong_dimensions")
     text = search(client, "words")
@@ -143,7 +144,6 @@ def test_put_configures_and_a_filled_index_keeps_its_model(filled: httpx.Client)
         ({"id": "../a", "text": "x"}, "#/id"),
         ({"id": "a", "vector": []}, "#/vector"),
         ({"id": "a", "vector": [0, 0]}, "#/vector"),
-        ({"id": "a", "vector": [1e200, 1e300]}, "#/vector"),
         ([{"id": "a", "text": "x"}, {"id": "a", "text": "y"}], "#/1/id"),
         ({"id": "a", "text": "x" * 1_000_001}, "#/text"),
         ({"id": "a", "text": "x", "metadata": {"m": "x" * 70_000}}, "#/metadata"),

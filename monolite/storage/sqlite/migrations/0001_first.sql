@@ -228,33 +228,36 @@ CREATE TABLE search_indexes (
 CREATE UNIQUE INDEX search_indexes_by_name ON search_indexes (tenant_id, name)
     WHERE deleted_at IS NULL;
 
--- Documents by a key that is never used again: an upsert removes one row and adds another. The words
--- of index N's documents are in a table `search_words_N` of FTS5, by key, made with its first one.
+-- Documents by a key that is never used again: an upsert removes one row and adds another. `words`
+-- is how many the text has.
 CREATE TABLE search_documents (
     key        INTEGER PRIMARY KEY AUTOINCREMENT,
     tenant_id  INTEGER NOT NULL,
     index_id   INTEGER NOT NULL,
     id         TEXT    NOT NULL,
-    text       TEXT,
-    metadata   BLOB    NOT NULL,
+    words      INTEGER NOT NULL,
     tokens     INTEGER,
     truncated  INTEGER NOT NULL CHECK (truncated IN (0, 1)),
-    updated_at INTEGER NOT NULL
+    updated_at INTEGER NOT NULL,
+    metadata   BLOB    NOT NULL,
+    text       TEXT
 ) STRICT;
 CREATE UNIQUE INDEX search_documents_by_id ON search_documents (tenant_id, index_id, id);
--- Ends in the row's key, the order in which a mapped file takes them.
-CREATE INDEX search_documents_in_order ON search_documents (tenant_id, index_id);
+-- The order in which a mapped file takes them, and all that is read of them when it is opened.
+CREATE INDEX search_documents_in_order ON search_documents (tenant_id, index_id, key, words);
 
 -- A document's vector, float32 of length 1, under its key: apart, so that texts lie close together.
 CREATE TABLE search_vectors (
-    key       INTEGER PRIMARY KEY,
-    tenant_id INTEGER NOT NULL,
-    vector    BLOB    NOT NULL
+    key    INTEGER PRIMARY KEY REFERENCES search_documents (key) ON DELETE CASCADE,
+    vector BLOB NOT NULL
 ) STRICT;
-CREATE INDEX search_vectors_by_tenant ON search_vectors (tenant_id);
 
--- Keys that went, for mapped files that are open. Dropped once those have taken them, and at start,
--- since a file is compared with all rows when it is opened.
+-- Which documents have a word, by key; a word stands behind its index's number (search/sqlite_words.py).
+CREATE VIRTUAL TABLE search_words USING fts5 (
+    words, content = '', contentless_delete = 1, detail = none, tokenize = "ascii tokenchars '_~'"
+);
+
+-- Keys that went, for mapped files that are open, until each has taken them.
 CREATE TABLE search_removals (
     number    INTEGER PRIMARY KEY AUTOINCREMENT,
     tenant_id INTEGER NOT NULL,
@@ -262,6 +265,15 @@ CREATE TABLE search_removals (
     key       INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX search_removals_by_index ON search_removals (tenant_id, index_id);
+
+-- Everything of a document goes with its row.
+CREATE TRIGGER search_documents_gone AFTER DELETE ON search_documents BEGIN
+    DELETE FROM search_words WHERE rowid = old.key;
+    INSERT INTO search_removals (tenant_id, index_id, key)
+        VALUES (old.tenant_id, old.index_id, old.key);
+END;
+
+
 -- ── Sync ────────────────────────────────────────────────────────────────────────────────────────
 -- Written by sync/sqlite*.py. How many live documents a tenant has, and the limits it tightened for
 -- itself; NULL is the installation's.
