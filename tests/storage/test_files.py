@@ -119,10 +119,6 @@ def test_a_quiet_servers_last_write_reaches_the_file_by_time(database: Path) -> 
     assert not checkpointer.stats().wal_over_cap
 
 
-def checkpointed_since(checkpointer: Checkpointer, count: int) -> bool:
-    return checkpointer.stats().checkpoints_total > count
-
-
 def test_the_log_stays_bounded_under_steady_writes(database: Path) -> None:
     checkpointer = Checkpointer(database, owner="monolite")
     writer = checkpointer.watch(open_writer(database, synchronous="normal", autocheckpoint=False))
