@@ -25,12 +25,19 @@ NAMES = (
     "index_tracking",
     "promoted_storage",
     "index_build",
+    "jobs",
     "agreement",
     "embedding_memory",
     "e5",
     "vector_scan",
     "encoder_kernels",
+    "search_http",
     "language_model",
+    "mixed_load",
+    "routing",
+    "crdt",
+    "streams",
+    "streams_http",
 )
 
 

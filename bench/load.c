@@ -31,7 +31,9 @@ typedef struct {
     char out[BUFFER], in[BUFFER];
 } Connection;
 
-static Connection *connections;
+static Connection *connections, *idle[CONNECTIONS_MAX];
+static size_t idle_count;
+static double interval_ns, due_ns; /* between requests, where they are paced */
 static int epoll, is_counting;
 static struct sockaddr_in address;
 static const char *method = "GET";
@@ -96,7 +98,7 @@ static void flush(Connection *c) {
 }
 
 static void request(Connection *c) {
-    char made[8192];
+    static char made[BUFFER / 2];
     int made_size = 0;
     const char *body = body_count ? bodies[number % body_count] : NULL;
     if (body) {
@@ -168,13 +170,26 @@ static void receive(Connection *c) {
             if (!refusals++) fprintf(stderr, "load: refused: %.*s\n", 400, c->in);
         }
     }
-    request(c);
+    if (interval_ns) idle[idle_count++] = c;
+    else request(c);
+}
+
+/* What is due, counted from when it was: a server that stalls delays the requests behind it too. */
+static void send_due(void) {
+    while (idle_count && (double)now_ns() >= due_ns) {
+        Connection *c = idle[--idle_count];
+        request(c);
+        c->started_ns = (uint64_t)due_ns;
+        due_ns += interval_ns;
+    }
 }
 
 static void run_until(uint64_t end_ns) {
     struct epoll_event events[CONNECTIONS_MAX];
     while (now_ns() < end_ns) {
-        int n = epoll_wait(epoll, events, CONNECTIONS_MAX, 10);
+        struct timespec most = {0, interval_ns ? (long)(interval_ns / 4) % 1000000000 : 10000000};
+        if (interval_ns) send_due();
+        int n = epoll_pwait2(epoll, events, CONNECTIONS_MAX, &most, NULL);
         for (int i = 0; i < n; i++) {
             Connection *c = events[i].data.ptr;
             if (events[i].events & EPOLLOUT) {
@@ -193,7 +208,7 @@ static void keep(const char *line, char ***lines, size_t *count) {
 
 static void read_lines(const char *name, char ***lines, size_t *count) {
     FILE *file = fopen(name, "r");
-    char line[4096];
+    static char line[BUFFER / 2];
     if (!file) fail(name);
     while (fgets(line, sizeof line, file)) {
         line[strcspn(line, "\r\n")] = 0;
@@ -206,11 +221,12 @@ static void read_lines(const char *name, char ***lines, size_t *count) {
 int main(int count, char **words) {
     int option, connection_count = 64;
     double seconds = 5, warm_up_seconds = 1;
-    while ((option = getopt(count, words, "c:d:w:m:b:B:H:p:")) != -1) {
+    while ((option = getopt(count, words, "c:d:w:m:b:B:H:p:r:")) != -1) {
         if (option == 'c') connection_count = atoi(optarg);
         else if (option == 'd') seconds = atof(optarg);
         else if (option == 'w') warm_up_seconds = atof(optarg);
         else if (option == 'm') method = optarg;
+        else if (option == 'r') interval_ns = 1e9 / atof(optarg);
         else if (option == 'b') keep(optarg, &bodies, &body_count);
         else if (option == 'B') read_lines(optarg, &bodies, &body_count);
         else if (option == 'p') read_lines(optarg, &paths, &path_count);
@@ -218,7 +234,7 @@ int main(int count, char **words) {
         else return 2;
     }
     if (count - optind != 2 || !paths || connection_count > CONNECTIONS_MAX) {
-        fprintf(stderr, "load -p FILE [-c N] [-d S] [-w S] [-m M] [-b B | -B FILE] [-H H]..."
+        fprintf(stderr, "load -p FILE [-c N] [-d S] [-w S] [-r R] [-m M] [-b B | -B FILE] [-H H]..."
                         " HOST PORT\n");
         return 2;
     }
@@ -229,6 +245,7 @@ int main(int count, char **words) {
     epoll = epoll_create1(0);
     connections = calloc((size_t)connection_count, sizeof *connections);
     for (int i = 0; i < connection_count; i++) open_connection(&connections[i]);
+    due_ns = (double)now_ns();
     run_until(now_ns() + (uint64_t)(warm_up_seconds * 1e9));
     uint64_t began_ns = now_ns();
     is_counting = 1;

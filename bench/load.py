@@ -45,10 +45,20 @@ class LoadFailed(Exception):
     """Answers other than 2xx, or broken connections: its figure would be of something else."""
 
 
-def run(target: Target, *, seconds: float, connections: int = 64, warm_up_s: float = 0.5) -> Load:
-    """Load one server. Raises LoadFailed where any answer was not a success."""
+def run(
+    target: Target,
+    *,
+    seconds: float,
+    connections: int = 64,
+    warm_up_s: float = 0.5,
+    requests_per_s: float | None = None,
+) -> Load:
+    """Load one server, as fast as it answers or at a rate, latencies then counted from when each
+    request was due. Raises LoadFailed where any answer was not a success."""
     command = [str(_executable()), "-p", str(target.paths), "-m", target.method]
     command += ["-c", str(connections), "-d", str(seconds), "-w", str(warm_up_s)]
+    if requests_per_s is not None:
+        command += ["-r", str(requests_per_s)]
     for header in target.headers:
         command += ["-H", header]
     if target.body is not None:

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -32,13 +32,14 @@ _SETTINGS = {
 class PostgresPeer(PostgresServer):
     """A cluster on a socket in its own directory, for superuser `postgres`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, settings: Mapping[str, str]) -> None:
         super().__init__(directory)
         self.socket = directory
+        self._settings = _SETTINGS | settings
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        settings = _SETTINGS | {"unix_socket_directories": str(self.socket)}
+        settings = self._settings | {"unix_socket_directories": str(self.socket)}
         words = [word for each in settings.items() for word in ("-c", "=".join(each))]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -62,12 +63,12 @@ class PostgresPeer(PostgresServer):
 
 
 @contextmanager
-def running() -> Iterator[PostgresPeer]:
+def running(**settings: str) -> Iterator[PostgresPeer]:
     """A server that answers, removed at the end."""
     # Not below the figure's own directory: it runs as nobody, and a socket's path is short.
     directory = Path(tempfile.mkdtemp(prefix="monolite-pg-"))
     try:
-        peer = PostgresPeer(directory)
+        peer = PostgresPeer(directory, settings)
         peer.start()
         try:
             yield peer

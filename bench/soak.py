@@ -4,7 +4,11 @@
 
 Every round is the whole of tests/system/test_crash.py with another seed: 64 writers, `kill -9`,
 every acknowledged write there, every idempotent replay the same, integrity_check ok. The data
-directory of a round that fails is left to be looked at.
+directory of a round that fails is left to be looked at. With `--streams` it is
+tests/streams/killed.py: events appended, read, claimed, given back and acknowledged, each effect
+made exactly once; with `--valkey` too, the streams in a Valkey that is killed every other time.
+With `--jobs` it is tests/jobs/killed.py: server and workers are killed, every job that was answered
+is done, its effect made once.
 """
 
 from __future__ import annotations
@@ -26,6 +30,9 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, help="of the first round; default: a random one")
     parser.add_argument("--data", type=Path, help="where to put data directories")
+    parser.add_argument("--streams", action="store_true", help="kill it among events")
+    parser.add_argument("--valkey", action="store_true", help="with streams, in a Valkey")
+    parser.add_argument("--jobs", action="store_true", help="kill it, and workers, among jobs")
     parser.add_argument("--executable", action="store_true", help="kill dist/monolite instead")
     chosen = parser.parse_args()
     # The package of tests is found from the checkout's root, where `make` stands.
@@ -42,13 +49,42 @@ def main() -> int:
         cycles_count = min(_KILLS_PER_ROUND, chosen.kills - kills)
         data = folder / f"round-{kills // _KILLS_PER_ROUND}"
         command = EXECUTABLE if chosen.executable else CHECKOUT
-        ledger = survive(Installation(data, command), first + kills, cycles_count)
+        if chosen.jobs:
+            writes += _jobs(data, first + kills, cycles_count)
+        elif chosen.streams:
+            writes += _streams(data, first + kills, cycles_count, in_valkey=chosen.valkey)
+        else:
+            ledger = survive(Installation(data, command), first + kills, cycles_count)
+            writes += len(ledger.acknowledged)
         kills += cycles_count
-        writes += len(ledger.acknowledged)
         shutil.rmtree(data)
         elapsed_s = time.monotonic() - began_s
         print(f"{kills} kills, {writes} acknowledged writes, none lost, {elapsed_s:.0f} s")
     return 0
+
+
+def _jobs(data: Path, seed: int, kills: int) -> int:
+    """A round among jobs; how many were answered."""
+    from tests.jobs.killed import survive
+
+    return len(survive(data, seed, kills).added)
+
+
+def _streams(data: Path, seed: int, kills: int, *, in_valkey: bool) -> int:
+    """A round among events; how many were appended."""
+    from tests.streams.killed import survive
+    from tests.valkey_server import running_valkey
+
+    if not in_valkey:
+        return len(survive(data, seed, kills).appended)
+    with running_valkey() as valkey:
+
+        def kill() -> None:
+            valkey.kill()
+            valkey.start()
+
+        settings = {"MONOLITE_STREAMS_URL": valkey.new_url()}
+        return len(survive(data, seed, kills, settings=settings, kill_store=kill).appended)
 
 
 if __name__ == "__main__":

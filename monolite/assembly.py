@@ -16,26 +16,29 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from monolite import __version__, kernels
+from monolite import assembly_routing as routing
 from monolite.assembly_calls import JobCalls
 from monolite.assembly_engines import Engines, Kept, KeptDocuments, Measures, Streaming
+from monolite.assembly_locks import guarded_by, told_by
+from monolite.assembly_models import adapter_operations, chat_of, models_of
+from monolite.assembly_outbox import Outbox
+from monolite.assembly_stores import settle_streams
 from monolite.assembly_webhooks import make_webhooks
-from monolite.bundle import bundled_model, is_frozen, resource
 from monolite.clock import Identifiers, SystemClock
 from monolite.documents import collection_endpoints
 from monolite.documents import endpoints as document_endpoints
 from monolite.documents.collections import Collections
 from monolite.documents.core import Documents
 from monolite.errors import Unauthenticated
-from monolite.inference import chat_endpoints
 from monolite.inference import endpoints as inference_endpoints
-from monolite.inference.chat import Chat
 from monolite.inference.core import Embeddings
+from monolite.inference.headroom import HeadroomReader
+from monolite.inference.routing.router import Router
 from monolite.jobs import endpoints as job_endpoints
 from monolite.jobs import queue_endpoints, schedule_endpoints
 from monolite.jobs.calling import Caller
@@ -47,9 +50,6 @@ from monolite.locks import endpoints as lock_endpoints
 from monolite.locks.core import SWEEP_INTERVAL_S, Locks
 from monolite.locks.lock import Waits
 from monolite.models.embedding import Embedding
-from monolite.models.file import ModelPlace
-from monolite.models.language_models import LanguageModels
-from monolite.models.registry import Models
 from monolite.models.threads import EncoderThreads
 from monolite.operator import endpoints as operator_endpoints
 from monolite.operator import triggers
@@ -140,11 +140,9 @@ class Installation:
         self._jobs: Jobs | None = None
         self._schedules: Schedules | None = None
         self._locks: Locks | None = None
-        self._chat = Chat(
-            language_models_of(settings, directory),
-            "int4" if settings.kv_cache == "int4" else "int8",
-            lambda: int.from_bytes(os.urandom(8)),
-        )
+        self._router: Router | None = None
+        self._headroom = HeadroomReader(time.monotonic)
+        self._chat = chat_of(settings, directory, self._headroom)
 
     @classmethod
     async def open(
@@ -205,6 +203,7 @@ class Installation:
             changed=authenticator.forget,
             key_ended=self.live.end_key,
             tenant_ended=self.live.end_tenant,
+            erase=None if engines.streams is None else engines.streams.erase_tenant,
         )
         self._idempotency = Idempotency(engines.idempotency, self.clock)
         await engines.begin(
@@ -226,6 +225,8 @@ class Installation:
             clock=self.clock,
             barrier=engines.barrier if self.settings.replica_url else None,
             outlets=self.outlets,
+            ride=Outbox(engines.streams).ride,
+            guard=guarded_by(engines.locks, engines.streams, self.clock),
             log_requests=self.settings.log_requests,
         )
         operations = self._operations(
@@ -240,10 +241,18 @@ class Installation:
         if self.settings.database_url is not None:
             from monolite.assembly_postgres import open_engines
 
-            return await open_engines(self.settings, self.directory, self.clock)
-        from monolite.assembly_sqlite import SqliteEngines
+            engines: Any = await open_engines(self.settings, self.directory, self.clock)
+        else:
+            from monolite.assembly_sqlite import SqliteEngines
 
-        return SqliteEngines(self.settings, self.directory, self.clock)
+            engines = SqliteEngines(self.settings, self.directory, self.clock)
+        try:
+            await settle_streams(engines, self.settings.streams_url, self.clock)
+        except BaseException:
+            await engines.close()
+            raise
+        opened: Engines = engines
+        return opened
 
     def _operations(
         self,
@@ -258,7 +267,13 @@ class Installation:
             *([] if streams is None else streams.figures()),
             *triggers.shared_figures(),
         ]
-        self.readiness = Readiness({**self.engines.checks(), "disk": self._check_disk})
+        self.readiness = Readiness(
+            {
+                **self.engines.checks(),
+                **({} if streams is None else streams.checks()),
+                "disk": self._check_disk,
+            }
+        )
 
         async def is_trusted(call: Call) -> bool:
             if call.is_from_loopback:
@@ -274,19 +289,38 @@ class Installation:
         document = cache(lambda: msgspec.json.encode(openapi.document(operations)))
         operations += operator_endpoints.operations(
             readiness=self.readiness,
-            metrics=Metrics(lambda: self.app.endpoints, self._gauges, self._counters),
+            metrics=Metrics(
+                lambda: self.app.endpoints,
+                self._gauges,
+                self._counters,
+                lambda: {} if self._router is None else self._router.routed,
+            ),
             status=lambda: self._status(figures),
             triggers=lambda: triggers.read(figures),
             openapi=document,
             drill=self.engines.drill,
             is_trusted=is_trusted,
         )
-        operations += tenancy_endpoints.operations(self.tenancy, portability, cursors)
         operations += self._document_operations(self.engines.documents, cursors)
-        if self.engines.search is not None:
-            operations += self._search_operations(self.engines.search, cursors)
+        operations += self._search_operations(self.engines.search, cursors)
         operations += inference_endpoints.operations(Embeddings(self._encoders), self._chat.models)
-        operations += chat_endpoints.operations(self._chat, self.identifiers.new)
+        self._router = router = routing.make_router(
+            self.settings,
+            self.engines.budget,
+            self._chat,
+            secret,
+            self.clock,
+            self.identifiers,
+            self._headroom,
+            routing.budget_news(streams),
+        )
+        operations += tenancy_endpoints.operations(
+            self.tenancy, portability, cursors, routing.key_classes(router.ledger)
+        )
+        operations += routing.operations(router, self._chat, cursors, self.clock, self.identifiers)
+        operations += adapter_operations(
+            self._chat, self.engines.adapters, self.clock, self.settings.adapter_bytes_max
+        )
         operations += self._sync_operations(cursors)
         if (streams := self.engines.streams) is not None:
             operations += self._stream_operations(streams, cursors, secret)
@@ -294,7 +328,10 @@ class Installation:
             operations += self._job_operations(self.engines.jobs, cursors, secret)
         if self.engines.locks is not None:
             self._locks = Locks(
-                self.engines.locks, self.clock, alert_s=self.settings.lock_wait_alert_s
+                self.engines.locks,
+                self.clock,
+                alert_s=self.settings.lock_wait_alert_s,
+                told=told_by(self.engines.streams),
             )
             operations += lock_endpoints.operations(self._locks, cursors, self.clock)
         return operations
@@ -398,15 +435,16 @@ class Installation:
             return Check(False, f"{free} bytes are free, under {least}: free some space")
         return Check(True, f"{free} bytes are free")
 
-    def _status(self, figures: list[triggers.Figure]) -> operator_endpoints.Status:
+    async def _status(self, figures: list[triggers.Figure]) -> operator_endpoints.Status:
         return operator_endpoints.Status(
             version=__version__,
             uptime_s=round(time.monotonic() - self.started_at, 3),
             engine={**self.engines.describe(), "live_connections": self.live.count},
             replication=self.engines.replication(),
             kernels=kernels.description(),
+            headroom=round(self._headroom(), 3),
             triggers=triggers.read(figures),
-            budget=None,
+            budget=await routing.cloud_budget(self._router),
         )
 
     def _gauges(self) -> Measures:
@@ -420,6 +458,7 @@ class Installation:
             "disk_free_bytes": ("Free space.", disk_space(self.directory.path).free_bytes),
             "live_connections": ("Open streams and sockets.", self.live.count),
             "job_claims_waiting": ("Workers that wait for a job.", self.job_lines.count),
+            "headroom": ("What is left of the machine, of 1.", self._headroom()),
             "inference_running": ("Answers being decoded.", self._chat.running_count),
             "inference_waiting": ("Answers that wait to be decoded.", self._chat.waiting_count),
             "sync_listeners": ("Who follows a document.", self.channels.listener_count),
@@ -481,6 +520,9 @@ class Installation:
             self._tasks.append(asyncio.get_running_loop().create_task(self._caller.run()))
         if self.dispatcher is not None:
             self._tasks.append(asyncio.get_running_loop().create_task(self.dispatcher.run()))
+        if (router := self._router) is not None:
+            sweep = routing.sweep(router, self.settings)
+            self.run_in_background(sweep, routing.SWEEP_INTERVAL_S, at_once=True)
         documents = self.engines.documents
         self.run_in_background(documents.flush_usage, _USAGE_INTERVAL_S)
         # At once, since a server may never live as long as the interval.
@@ -489,8 +531,7 @@ class Installation:
         self.run_in_background(sync.expire, _EXPIRY_INTERVAL_S, at_once=True)
         loop = asyncio.get_running_loop()
         for engine in (documents, sync, self.engines.search):
-            if engine is not None:
-                self._tasks.append(loop.create_task(_keep_up(engine)))
+            self._tasks.append(loop.create_task(_keep_up(engine)))
         self._start_jobs(loop)
         if self._locks is not None:
             self.run_in_background(self._locks.sweep, SWEEP_INTERVAL_S, at_once=True)
@@ -514,6 +555,7 @@ class Installation:
     def stop_waiting(self) -> None:
         """The server stops: whoever waits for something to come is answered now."""
         self.job_lines.close()
+        self.channels.stop_waiting()
         if self._locks is not None:
             self._locks.close()
 
@@ -555,26 +597,3 @@ async def _keep_up(engine: Kept) -> None:
         except Exception:
             log.exception("upkeep failed; it is tried again")
             await asyncio.sleep(_PURGE_INTERVAL_S)
-
-
-def models_of(settings: Settings, directory: DataDirectory) -> Models:
-    """The operator's own models, then those that came with the program."""
-    directories = [settings.models or directory.path / "models"]
-    with suppress(FileNotFoundError):
-        directories.append(resource("monolite/models"))
-    shipped = bundled_model()
-    return Models(directories, None if shipped is None else ModelPlace(*shipped))
-
-
-def language_models_of(settings: Settings, directory: DataDirectory) -> LanguageModels:
-    """The operator's own, then those that came with the program, or lie beside it."""
-    directories = [settings.models or directory.path / "models"]
-    with suppress(FileNotFoundError):
-        directories.append(resource("monolite/models"))
-    if is_frozen():
-        directories.append(Path("/proc/self/exe").resolve().parent)
-    return LanguageModels(
-        directories,
-        context_tokens=settings.context_tokens,
-        kv_bytes_max=settings.kv_bytes_max,
-    )

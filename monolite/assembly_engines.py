@@ -10,12 +10,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from monolite.documents.engine import DocumentEngine
+from monolite.inference.adapters.engine import AdapterEngine
+from monolite.inference.routing.budget import BudgetEngine
 from monolite.jobs.engine import JobEngine
 from monolite.locks.engine import LockEngine
 from monolite.operator.health import Check
 from monolite.operator.triggers import Figure
 from monolite.search.engine import SearchEngine
 from monolite.streams.engine import GroupEngine, StreamEngine
+from monolite.streams.within import Within
 from monolite.sync.engine import SyncEngine
 from monolite.tenancy.engine import TenancyEngine
 from monolite.tenancy.installation import InstallationFacts
@@ -90,6 +93,23 @@ class Streaming(Protocol):
         """Consumer groups."""
         ...
 
+    @property
+    def within(self) -> Within | None:
+        """Streams in the database's own transactions; None where they lie elsewhere."""
+        ...
+
+    async def has_streams(self) -> bool:
+        """Whether there is one, of whichever tenant."""
+        ...
+
+    async def erase_tenant(self, tenant_id: int) -> None:
+        """Remove a tenant's streams, where they are not removed with its rows."""
+        ...
+
+    def checks(self) -> Mapping[str, Callable[[], Check]]:
+        """What /readyz looks at."""
+        ...
+
     async def owns(self, tenant_id: int, stream: str, group: str) -> bool:
         """Whether this server, of several, is the one that consumes for a group, as of now."""
         ...
@@ -146,8 +166,8 @@ class Engines(Protocol):
         ...
 
     @property
-    def search(self) -> KeptSearch | None:
-        """Search indexes; None where the database has no engine for them."""
+    def search(self) -> KeptSearch:
+        """Search indexes."""
         ...
 
     @property
@@ -168,6 +188,16 @@ class Engines(Protocol):
     @property
     def jobs(self) -> JobEngine | None:
         """Queues and schedules; None where the database has no engine for them."""
+        ...
+
+    @property
+    def budget(self) -> BudgetEngine:
+        """What the cloud may cost, and did."""
+        ...
+
+    @property
+    def adapters(self) -> AdapterEngine:
+        """LoRA adapters."""
         ...
 
     @property

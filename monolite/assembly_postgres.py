@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from monolite.assembly_engines import Measures, Repeat
+from monolite.assembly_engines import Measures, Repeat, Streaming
 from monolite.clock import Clock
 from monolite.documents.postgres import TENANT_TABLES as DOCUMENT_TABLES
 from monolite.documents.postgres import PostgresDocumentEngine
@@ -17,6 +17,12 @@ from monolite.documents.postgres_changes import settle_cluster
 from monolite.documents.usage import Usage
 from monolite.documents.validation import SchemaChecks
 from monolite.errors import Malformed
+from monolite.inference.adapters.engine import TENANT_TABLES as ADAPTER_TABLES
+from monolite.inference.adapters.postgres import PostgresAdapterEngine
+from monolite.inference.adapters.postgres_archive import PostgresAdapterArchive
+from monolite.inference.routing.postgres import PostgresBudgetEngine
+from monolite.inference.routing.postgres_archive import PostgresRoutingArchive
+from monolite.inference.routing.rows import TENANT_TABLES as ROUTING_TABLES
 from monolite.jobs.core import backoff_ms
 from monolite.jobs.postgres import TENANT_TABLES as JOB_TABLES
 from monolite.jobs.postgres import PostgresJobEngine
@@ -25,6 +31,9 @@ from monolite.locks.postgres import TENANT_TABLES as LOCK_TABLES
 from monolite.locks.postgres import PostgresLockEngine
 from monolite.operator import triggers
 from monolite.operator.health import Check
+from monolite.search.postgres import TENANT_TABLES as SEARCH_TABLES
+from monolite.search.postgres import PostgresSearchEngine
+from monolite.search.postgres_archive import PostgresSearchArchive
 from monolite.settings import Settings
 from monolite.storage.data_directory import DataDirectory
 from monolite.storage.postgres.migrate import MigrationReport, migrate, shipped_migrations
@@ -35,6 +44,7 @@ from monolite.sync.postgres import PostgresSyncEngine
 from monolite.sync.postgres_archive import PostgresSyncArchive
 from monolite.tenancy.installation_postgres import PostgresInstallationFacts
 from monolite.tenancy.news import KeyNews
+from monolite.tenancy.portability import ArchiveEngine
 from monolite.tenancy.portability_postgres import PostgresArchiveEngine
 from monolite.tenancy.postgres import CHANNEL, PostgresTenancyEngine
 from monolite.web.idempotency_postgres import TENANT_TABLES as IDEMPOTENCY_TABLES
@@ -52,7 +62,6 @@ class PostgresEngines:
     """Everything in the schema `monolite` of one database; made by `open_engines`."""
 
     answers_at_once = False
-    streams = None
 
     def __init__(
         self,
@@ -60,12 +69,15 @@ class PostgresEngines:
         directory: DataDirectory,
         clock: Clock,
         pool: Pool,
+        workers: Pool,
         migration: MigrationReport,
     ) -> None:
         self._pool = pool
+        self._workers = workers
         self._migration = migration
         self._database_bytes = 0
         self._news: KeyNews | None = None
+        self.streams: Streaming | None = None
         self.notifications = Notifications(pool)
         self.facts = PostgresInstallationFacts(
             pool, f"{socket.gethostname()}:{directory.path.resolve()}"
@@ -84,39 +96,49 @@ class PostgresEngines:
         self.sync = PostgresSyncEngine(
             pool, self.notifications, now_ms=clock.now_ms, grace_s=settings.sync_grace_s
         )
+        self.search = PostgresSearchEngine(pool, self.notifications)
         self.tenancy = PostgresTenancyEngine(
             pool,
             (
                 *WEBHOOK_TABLES,
                 *DOCUMENT_TABLES,
                 *SYNC_TABLES,
+                *SEARCH_TABLES,
                 *JOB_TABLES,
                 *LOCK_TABLES,
+                *ROUTING_TABLES,
+                *ADAPTER_TABLES,
                 *IDEMPOTENCY_TABLES,
             ),
             (self.documents.tenant_usage, self.sync.tenant_usage),
         )
-        self.archives = PostgresArchiveEngine(
+        self.archives: ArchiveEngine = PostgresArchiveEngine(
             pool,
             [
                 PostgresDocumentArchive(self.documents),
                 PostgresSyncArchive(),
+                PostgresSearchArchive(self.search.pgvector),
                 PostgresJobArchive(),
+                PostgresRoutingArchive(),
+                PostgresAdapterArchive(),
             ],
         )
-        self.search = None
         self.jobs = PostgresJobEngine(
             pool,
+            workers,
             self.notifications,
             delay=lambda attempt: backoff_ms(attempt, random.random()),  # noqa: S311  # a jitter
         )
         self.locks = PostgresLockEngine(pool, self.notifications)
+        self.budget = PostgresBudgetEngine(pool)
+        self.adapters = PostgresAdapterEngine(pool)
 
     # ── Its life ───────────────────────────────────────────────────────────────────────────────
 
     async def begin(self, news: KeyNews) -> None:
         self._news = news
         self.notifications.listen(CHANNEL, news.heard, news.missed)
+        await self.search.begin()
         await self._measure()
 
     async def start_serving(self, repeat: Repeat) -> None:
@@ -125,6 +147,8 @@ class PostgresEngines:
         repeat(self._measure, _SIZE_INTERVAL_S)
 
     async def close(self) -> None:
+        if self.streams is not None:
+            await self.streams.stop()
         await self.sync.stop()
         await self.jobs.stop()
         await self.locks.stop()
@@ -132,6 +156,7 @@ class PostgresEngines:
         if self._news is not None:
             self._news.stop()
         await self.tenancy.close()
+        await self._workers.close()
         await self._pool.close()
 
     async def _measure(self) -> None:
@@ -195,15 +220,28 @@ class PostgresEngines:
             "database_bytes": ("Size of the database.", self._database_bytes),
             "database_connections": ("Open connections.", stats.connection_count),
             "database_connections_idle": ("Those that wait for work.", stats.idle_count),
+            "database_worker_connections": (
+                "Open connections of workers' calls.",
+                self._workers.stats().connection_count,
+            ),
             "read_p99_seconds": ("Statements, 99th percentile.", stats.read_p99_s),
         }
 
     def counters(self) -> Measures:
-        stats = self._pool.stats()
+        stats, workers = self._pool.stats(), self._workers.stats()
         return {
-            "writes": ("Transactions committed.", stats.transactions_total),
-            "transaction_retries": ("Run again, for others' sake.", stats.retries_total),
-            "database_failures": ("Failures of PostgreSQL.", stats.failures_total),
+            "writes": (
+                "Transactions committed.",
+                stats.transactions_total + workers.transactions_total,
+            ),
+            "transaction_retries": (
+                "Run again, for others' sake.",
+                stats.retries_total + workers.retries_total,
+            ),
+            "database_failures": (
+                "Failures of PostgreSQL.",
+                stats.failures_total + workers.failures_total,
+            ),
             "read_deadlines": ("Statements broken off.", stats.deadlines_total),
             "notification_reconnects": (
                 "The listening connection was made anew.",
@@ -219,11 +257,18 @@ async def open_engines(
     assert settings.database_url is not None  # callers look first
     pool = Pool(settings.database_url, connection_count_max=settings.database_connection_count_max)
     await pool.open()
+    workers = Pool(
+        settings.database_url,
+        connection_count_max=settings.database_worker_connection_count_max,
+        setting="MONOLITE_DATABASE_WORKER_CONNECTIONS",
+    )
     try:
+        await workers.open()
         report = await migrate(pool, migrations=shipped_migrations(), now_ms=clock.now_ms())
         await _settle_changes(pool)
-        return PostgresEngines(settings, directory, clock, pool, report)
+        return PostgresEngines(settings, directory, clock, pool, workers, report)
     except BaseException:
+        await workers.close()
         await pool.close()
         raise
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from monolite.assembly_engines import Measures, Repeat
+from monolite.assembly_engines import Measures, Repeat, Streaming
 from monolite.assembly_streams import SqliteStreaming
 from monolite.clock import Clock
 from monolite.documents.sqlite import TENANT_TABLES as DOCUMENT_TABLES
@@ -19,6 +19,12 @@ from monolite.documents.sqlite_archive import SqliteDocumentArchive
 from monolite.documents.usage import Usage
 from monolite.documents.validation import SchemaChecks
 from monolite.errors import Malformed, Unavailable
+from monolite.inference.adapters.engine import TENANT_TABLES as ADAPTER_TABLES
+from monolite.inference.adapters.sqlite import SqliteAdapterEngine
+from monolite.inference.adapters.sqlite_archive import SqliteAdapterArchive
+from monolite.inference.routing.rows import TENANT_TABLES as ROUTING_TABLES
+from monolite.inference.routing.sqlite import SqliteBudgetEngine
+from monolite.inference.routing.sqlite_archive import SqliteRoutingArchive
 from monolite.jobs.core import backoff_ms
 from monolite.jobs.sqlite import TENANT_TABLES as JOB_TABLES
 from monolite.jobs.sqlite import SqliteJobEngine
@@ -47,6 +53,7 @@ from monolite.sync.sqlite_archive import SqliteSyncArchive
 from monolite.sync.sqlite_documents import tenant_usage
 from monolite.tenancy.installation_sqlite import SqliteInstallationFacts
 from monolite.tenancy.news import KeyNews
+from monolite.tenancy.portability import ArchiveEngine
 from monolite.tenancy.portability_sqlite import SqliteArchiveEngine
 from monolite.tenancy.sqlite import SqliteTenancyEngine
 from monolite.web.idempotency_sqlite import TENANT_TABLES as IDEMPOTENCY_TABLES
@@ -74,7 +81,8 @@ class SqliteEngines:
         self._open()
         self.facts = SqliteInstallationFacts(self.writer, self.readers)
         self.webhooks = SqliteWebhookEngine(self.writer, self.readers)
-        self.streams = SqliteStreaming(self.writer, self.readers, clock)
+        embedded = SqliteStreaming(self.writer, self.readers, clock, settings.event_bytes_max)
+        self.streams: Streaming = embedded
         self.tenancy = SqliteTenancyEngine(
             self.writer,
             self.readers,
@@ -85,10 +93,12 @@ class SqliteEngines:
                 *SYNC_TABLES,
                 *JOB_TABLES,
                 *LOCK_TABLES,
+                *ROUTING_TABLES,
+                *ADAPTER_TABLES,
                 *IDEMPOTENCY_TABLES,
             ),
             (tenant_usage,),
-            (self.streams.upkeep.erase_tenant,),
+            (embedded.upkeep.erase_tenant,),
         )
         self.idempotency = SqliteIdempotencyEngine(self.writer, self.readers)
         self.documents = SqliteDocumentEngine(
@@ -110,7 +120,9 @@ class SqliteEngines:
             delay=lambda attempt: backoff_ms(attempt, random.random()),  # noqa: S311  # a jitter
         )
         self.locks = SqliteLockEngine(self.writer, self.readers)
-        self.archives = SqliteArchiveEngine(
+        self.budget = SqliteBudgetEngine(self.writer, self.readers)
+        self.adapters = SqliteAdapterEngine(self.writer, self.readers)
+        self.archives: ArchiveEngine = SqliteArchiveEngine(
             self.writer,
             self._open_reader,
             [
@@ -118,6 +130,8 @@ class SqliteEngines:
                 SqliteSyncArchive(),
                 SqliteSearchArchive(),
                 SqliteJobArchive(),
+                SqliteRoutingArchive(),
+                SqliteAdapterArchive(),
                 SqliteStreamArchive(),
             ],
         )

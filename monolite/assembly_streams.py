@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 
 from monolite.assembly_engines import Measures, Repeat
 from monolite.clock import Clock, SteadyClock
 from monolite.operator import triggers
+from monolite.operator.health import Check
 from monolite.storage.measures import PerSecond
 from monolite.storage.sqlite.readers import Readers
 from monolite.storage.sqlite.writer import Writer
@@ -14,12 +16,14 @@ from monolite.streams.sqlite import SqliteStreamEngine
 from monolite.streams.sqlite_groups import SqliteGroupEngine
 from monolite.streams.sqlite_store import Store
 from monolite.streams.sqlite_upkeep import SqliteStreamUpkeep
+from monolite.streams.sqlite_within import SqliteWithin
 
 _SECOND_S = 1.0
 _FLUSH_S = 10.0
 _MEASURE_S = 60.0
 _EXPIRY_S = 3600.0
 _LOOK_AGAIN_S = 60.0
+_ANY = "SELECT 1 FROM streams WHERE deleted_at IS NULL LIMIT 1"
 
 
 class SqliteStreaming:
@@ -27,17 +31,31 @@ class SqliteStreaming:
 
     is_embedded = True
 
-    def __init__(self, writer: Writer, readers: Readers, clock: Clock) -> None:
+    def __init__(
+        self, writer: Writer, readers: Readers, clock: Clock, event_bytes_max: int
+    ) -> None:
         self.store = Store(writer, readers, now_ms=clock.now_ms, now_us=SteadyClock(clock).now_us)
         self.log = SqliteStreamEngine(self.store)
         self.groups = SqliteGroupEngine(self.store)
+        self.within = SqliteWithin(self.store, event_bytes_max)
         self.upkeep = SqliteStreamUpkeep(self.store)
+        self._readers = readers
         self._rate = PerSecond(clock.monotonic)
         self._counted = 0
         self._serves = False
 
     async def owns(self, tenant_id: int, stream: str, group: str) -> bool:
         return True
+
+    async def has_streams(self) -> bool:
+        found: object = self._readers.inline.execute(_ANY).fetchone()
+        return found is not None
+
+    async def erase_tenant(self, tenant_id: int) -> None:
+        """Its rows go with the tenant's others."""
+
+    def checks(self) -> Mapping[str, Callable[[], Check]]:
+        return {}
 
     def start_serving(self, repeat: Repeat) -> None:
         self._serves = True

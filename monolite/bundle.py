@@ -18,6 +18,7 @@ RESOURCES = (
     "THIRD_PARTY_NOTICES",
     "monolite/storage/sqlite/migrations",
     "monolite/storage/postgres/migrations",
+    "monolite/streams/lua",
 )
 _CHUNK_BYTES = 1 << 20
 MODEL_SUFFIX = ".model"

@@ -64,6 +64,12 @@ def _positive(value: str) -> int:
     return int(value)
 
 
+def _count(value: str) -> int:
+    if not value.isdigit():
+        raise ValueError("takes a whole number from 0")
+    return int(value)
+
+
 def _number(value: str) -> float:
     try:
         number = float(value)
@@ -91,9 +97,37 @@ def _kernels(value: str) -> str:
 
 
 def _kv_cache(value: str) -> str:
-    if value not in ("int8", "int4"):
-        raise ValueError("takes int8 or int4")
+    if value not in ("f32", "int8", "int4"):
+        raise ValueError("takes f32, int8 or int4")
     return value
+
+
+def _provider(value: str) -> str:
+    if value not in ("anthropic", "openai"):
+        raise ValueError("takes anthropic or openai")
+    return value
+
+
+def _tier(value: str) -> str:
+    if value not in ("basic", "standard", "advanced"):
+        raise ValueError("takes basic, standard or advanced")
+    return value
+
+
+def _https(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s?#]+", value):
+        raise ValueError("takes https://host/path, without a query")
+    return value.rstrip("/")
+
+
+def _amount(value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1e6:
+        raise ValueError("takes a number from 0")
+    return number
 
 
 def _replica(value: str) -> str:
@@ -105,6 +139,12 @@ def _replica(value: str) -> str:
 def _database(value: str) -> str:
     if not re.match(r"postgres(ql)?://[^\s]+\Z", value):
         raise ValueError("takes postgresql://user:password@host:5432/database")
+    return value
+
+
+def _streams(value: str) -> str:
+    if not re.match(r"(rediss?|unix)://[^\s]+\Z", value):
+        raise ValueError("takes redis://user:password@host:6379/0, rediss:// or unix://")
     return value
 
 
@@ -154,10 +194,18 @@ class Settings:
     kv_bytes_max: int = _of(
         "MONOLITE_KV_BYTES_MAX",
         _positive,
-        "keys and values of all conversations together",
+        "keys and values of all conversations with one open model",
         256 << 20,
     )
-    kv_cache: str = _of("MONOLITE_KV_CACHE", _kv_cache, "how keys are kept: int8, int4", "int8")
+    kv_spill_bytes_max: int = _of(
+        "MONOLITE_KV_SPILL_BYTES_MAX",
+        _count,
+        "keys and values of idle conversations on disk, a model; 0 for none",
+        512 << 20,
+    )
+    kv_cache: str = _of(
+        "MONOLITE_KV_CACHE", _kv_cache, "how keys are kept: f32, int8, int4", "int8"
+    )
     kernels: str = _of(
         "MONOLITE_KERNELS",
         _kernels,
@@ -183,6 +231,19 @@ class Settings:
         _positive,
         "connections to PostgreSQL that this server opens at most",
         16,
+    )
+    database_worker_connection_count_max: int = _of(
+        "MONOLITE_DATABASE_WORKER_CONNECTIONS",
+        _positive,
+        "more of them, for what workers claim and report alone",
+        4,
+    )
+    streams_url: str | None = _of(
+        "MONOLITE_STREAMS_URL",
+        _streams,
+        "Redis 7 or Valkey for event streams, in place of the embedded database: redis://...",
+        None,
+        secret=True,
     )
     replica_url: str | None = _of(
         "MONOLITE_REPLICA_URL", _replica, "where Litestream replicates to: s3://bucket/prefix", None
@@ -264,6 +325,9 @@ class Settings:
         "how long superseded relay entries can be restored",
         604_800.0,
     )
+    adapter_bytes_max: int = _of(
+        "MONOLITE_ADAPTER_BYTES_MAX", _positive, "the largest LoRA adapter", 64 << 20
+    )
     event_bytes_max: int = _of(
         "MONOLITE_EVENT_BYTES_MAX", _positive, "the largest event's data", 1 << 20
     )
@@ -275,6 +339,87 @@ class Settings:
         _text,
         "hosts and networks that webhooks may call though they are private: localhost,10.0.0.0/8",
         "",
+    )
+    cloud_provider: str | None = _of(
+        "MONOLITE_CLOUD_PROVIDER",
+        _provider,
+        "whose model a public request may go to: anthropic, or openai and what is compatible",
+        None,
+    )
+    cloud_url: str | None = _of(
+        "MONOLITE_CLOUD_URL", _https, "the provider's address; else its public one", None
+    )
+    cloud_model: str | None = _of(
+        "MONOLITE_CLOUD_MODEL", _text, "the provider's model, by its name there", None
+    )
+    cloud_key: str | None = _of(
+        "MONOLITE_CLOUD_KEY", _text, "the provider's API key", None, secret=True
+    )
+    allow_private_cloud: str = _of(
+        "MONOLITE_ALLOW_PRIVATE_CLOUD",
+        _text,
+        "hosts and networks that may be a provider though they are private or without TLS",
+        "",
+    )
+    cloud_tier: str = _of(
+        "MONOLITE_CLOUD_TIER", _tier, "what the cloud's model is good for", "advanced"
+    )
+    cloud_context_tokens: int = _of(
+        "MONOLITE_CLOUD_CONTEXT_TOKENS", _positive, "the cloud's longest request", 200_000
+    )
+    cloud_price_input: float = _of(
+        "MONOLITE_CLOUD_PRICE_INPUT",
+        _amount,
+        "US dollars for a million tokens of prompts",
+        0.0,
+    )
+    cloud_price_output: float = _of(
+        "MONOLITE_CLOUD_PRICE_OUTPUT",
+        _amount,
+        "US dollars for a million tokens of answers",
+        0.0,
+    )
+    cloud_tenant_daily_tokens: int = _of(
+        "MONOLITE_CLOUD_TENANT_DAILY_TOKENS",
+        _positive,
+        "cloud tokens of one tenant in a day",
+        100_000,
+    )
+    cloud_daily_tokens: int = _of(
+        "MONOLITE_CLOUD_DAILY_TOKENS",
+        _positive,
+        "cloud tokens of all tenants in a day, which is UTC's",
+        1_000_000,
+    )
+    cloud_tenant_daily_usd: float | None = _of(
+        "MONOLITE_CLOUD_TENANT_DAILY_USD",
+        _number,
+        "US dollars of one tenant in a day, where the prices are set",
+        None,
+    )
+    cloud_daily_usd: float | None = _of(
+        "MONOLITE_CLOUD_DAILY_USD",
+        _number,
+        "US dollars of all tenants in a day, where the prices are set",
+        None,
+    )
+    cloud_first_token_s: float = _of(
+        "MONOLITE_CLOUD_FIRST_TOKEN_S",
+        _number,
+        "how long the provider's first token is waited for",
+        15.0,
+    )
+    cloud_between_tokens_s: float = _of(
+        "MONOLITE_CLOUD_BETWEEN_TOKENS_S",
+        _number,
+        "how long each one after it is waited for",
+        15.0,
+    )
+    cloud_audit_retention_s: float = _of(
+        "MONOLITE_CLOUD_AUDIT_RETENTION_S",
+        _number,
+        "how long the record of a call to the provider is kept",
+        7_776_000.0,
     )
     job_bytes_max: int = _of(
         "MONOLITE_JOB_BYTES_MAX", _positive, "the largest payload or result of a job", 1 << 20
@@ -369,7 +514,25 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str] = os.en
             "MONOLITE_DATABASE_URL and MONOLITE_REPLICA_URL are both set. Litestream replicates "
             "the SQLite file alone, and PostgreSQL has its own backups: unset one of the two"
         )
+    if settings.cloud_provider is not None:
+        _require_cloud(settings)
     return settings
+
+
+def _require_cloud(settings: Settings) -> None:
+    missing = [
+        variable
+        for variable, value in (
+            ("MONOLITE_CLOUD_MODEL", settings.cloud_model),
+            ("MONOLITE_CLOUD_KEY (or MONOLITE_CLOUD_KEY_FILE)", settings.cloud_key),
+        )
+        if not value
+    ]
+    if missing:
+        raise BadSetting(
+            f"MONOLITE_CLOUD_PROVIDER is set, and {' and '.join(missing)} is not: set it, or unset"
+            " the provider"
+        )
 
 
 _UNSET: Any = object()

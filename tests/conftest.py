@@ -9,6 +9,7 @@ import pytest
 
 from tests.postgres_server import PostgresServer, running_postgres
 from tests.server_process import ServerProcess, Tenant, running_server
+from tests.valkey_server import ValkeyServer, running_valkey
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +23,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 def postgres() -> Iterator[PostgresServer]:
     """One PostgreSQL for the whole session; each test takes a database of its own from it."""
     with running_postgres() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[ValkeyServer]:
+    """One Valkey for the whole session; each test takes a database of its own from it."""
+    with running_valkey() as running:
         yield running
 
 

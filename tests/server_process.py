@@ -51,11 +51,11 @@ def monolite(
 
 
 class ServerProcess:
-    """A server on a free port of loopback with its own data directory."""
+    """A server on a free port of loopback, or on `port`, with its own data directory."""
 
-    def __init__(self, data: Path, settings: Mapping[str, str]) -> None:
+    def __init__(self, data: Path, settings: Mapping[str, str], port: int | None = None) -> None:
         self.data = data
-        self.port = free_port()
+        self.port = free_port() if port is None else port
         self.url = f"http://127.0.0.1:{self.port}"
         self.log: list[str] = []
         self._more = threading.Condition()
@@ -149,9 +149,9 @@ class ServerProcess:
 
 
 @contextmanager
-def running_server(data: Path, **settings: str) -> Iterator[ServerProcess]:
+def running_server(data: Path, port: int | None = None, **settings: str) -> Iterator[ServerProcess]:
     """A server that is ready, stopped at the end."""
-    server = ServerProcess(data, settings)
+    server = ServerProcess(data, settings, port)
     try:
         server.wait_ready()
         yield server

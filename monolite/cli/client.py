@@ -71,11 +71,12 @@ class Client:
 
 
 @asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[Client]:
+async def connected(settings: Settings, *, only_stopped: bool = False) -> AsyncIterator[Client]:
     """A client of the directory's server, or of the directory itself where none runs.
 
     Raises:
-        DataDirectoryInUse: another process has it and doesn't say where it serves.
+        DataDirectoryInUse: another process has it and doesn't say where it serves, or a server
+            has it and `only_stopped` was asked for.
     """
     from monolite.assembly import Installation
 
@@ -83,6 +84,8 @@ async def connected(settings: Settings) -> AsyncIterator[Client]:
     try:
         installation = await Installation.open(settings)
     except DataDirectoryInUse:
+        if only_stopped:
+            raise
         yield Client(_over_http(await _server_url(directory), _key(directory)))
         return
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monolite import settings as settings_module
-from monolite.settings import Settings
+from monolite.settings import BadSetting, Settings
 
 if TYPE_CHECKING:
     from monolite.assembly import Installation
@@ -157,6 +157,24 @@ def key_revoke(arguments: argparse.Namespace) -> int:
     return _with_client(arguments, lambda client: client.call("DELETE", path))
 
 
+def migrate(arguments: argparse.Namespace) -> int:
+    """Move the streams to another store, or a tenant to another installation."""
+    if arguments.tenant is not None or arguments.to is not None:
+        from monolite.cli.moving_tenant import move_tenant
+
+        if arguments.tenant is None or arguments.to is None:
+            raise BadSetting("--tenant NAME and --to DIR go together")
+        if arguments.streams is not None or arguments.streams_from is not None:
+            raise BadSetting("move a tenant, or the streams; not both at once")
+        settings, to = settings_of(arguments), Path(arguments.to)
+        return asyncio.run(move_tenant(settings, arguments.tenant, to, arguments.to_database))
+    from monolite.cli.moving import move_streams
+
+    return asyncio.run(
+        move_streams(settings_of(arguments), arguments.streams, arguments.streams_from)
+    )
+
+
 def restore(arguments: argparse.Namespace) -> int:
     """Bring the database back from the replica into a data directory without one."""
     from monolite.cli.restoring import restore_database
@@ -221,6 +239,7 @@ def model_add(arguments: argparse.Namespace) -> int:
             arguments.query_prefix,
             arguments.passage_prefix,
             arguments.licence,
+            arguments.tier,
         )
     )
     return 0
@@ -239,7 +258,7 @@ def model_remove(arguments: argparse.Namespace) -> int:
     """Remove a model's file."""
     from monolite.cli import models
 
-    models.models_of(settings_of(arguments)).remove(arguments.name)
+    models.remove(settings_of(arguments), arguments.name)
     return 0
 
 

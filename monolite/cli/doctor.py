@@ -28,6 +28,7 @@ async def examine(settings: Settings) -> int:
         ("root secret", _secret),
         ("replica", _replica),
         ("server", _server),
+        ("cloud", _cloud),
         ("write capacity", _capacity),
     ]
     wrong = 0
@@ -93,6 +94,19 @@ async def _server(settings: Settings, directory: DataDirectory) -> Finding:
     if over:
         return False, f"over its migration triggers: {', '.join(over)}; see /v1/operator/triggers"
     return True, f"up for {status['uptime_s']:.0f} s, no migration trigger is over"
+
+
+async def _cloud(settings: Settings, directory: DataDirectory) -> Finding:
+    if settings.cloud_provider is None:
+        return True, "none; nothing that a model is asked leaves this machine"
+    from monolite.assembly_cloud import check_cloud
+    from monolite.inference.routing.provider import ProviderError
+
+    try:
+        return True, await check_cloud(settings, settings.cloud_provider)
+    except ProviderError as error:
+        advice = "put the right one in MONOLITE_CLOUD_KEY" if error.code == "key_refused" else ""
+        return False, error.detail + (f": {advice}" if advice else "")
 
 
 async def _capacity(settings: Settings, directory: DataDirectory) -> Finding:

@@ -26,6 +26,10 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit code. A failure prints one line on stderr."""
+    if list(arguments) == ["_template"]:  # template_child.COMMAND
+        from monolite.inference import template_child
+
+        return template_child.serve(sys.stdin.buffer, sys.stdout.buffer)
     parser = build_parser(arguments[0] if arguments else None)
     chosen = parser.parse_args(arguments)
     command: Command | None = getattr(chosen, "command", None)
@@ -157,6 +161,22 @@ def _key(top: Commands) -> None:
     one.add_argument("--tenant", required=True, metavar="NAME")
 
 
+def _migrate(top: Commands) -> None:
+    one = _add(
+        top,
+        "migrate",
+        "move a tenant with its live queues to another database, or the event streams to Redis or"
+        " back, with the server stopped",
+        c.migrate,
+        "monolite migrate --tenant acme --to ./data-of-the-other --data ./data",
+    )
+    one.add_argument("--tenant", metavar="NAME", help="which; its key there alone on stdout")
+    one.add_argument("--to", metavar="DIR", help="the other's data directory; it may be serving")
+    one.add_argument("--to-database", metavar="URL", help="its PostgreSQL, where it is not serving")
+    one.add_argument("--streams", metavar="URL", help="the streams: where to")
+    one.add_argument("--streams-from", metavar="URL", help="back from there into the database")
+
+
 def _restore(top: Commands) -> None:
     one = _add(
         top,
@@ -241,6 +261,12 @@ def _model(top: Commands) -> None:
     one.add_argument("--query-prefix", metavar="TEXT", help="default: the checkpoint's, or E5's")
     one.add_argument("--passage-prefix", metavar="TEXT", help="default: the checkpoint's, or E5's")
     one.add_argument("--licence", default="", help="default: what the model's card says")
+    one.add_argument(
+        "--tier",
+        default="basic",
+        choices=("basic", "standard", "advanced"),
+        help="of a language model: requests up to this tier stay on the machine",
+    )
     _add(
         model,
         "list",
@@ -305,6 +331,7 @@ _COMMANDS: Mapping[str, Callable[[Commands], None]] = {
     "serve": _serve,
     "tenant": _tenant,
     "key": _key,
+    "migrate": _migrate,
     "restore": _restore,
     "replica": _replica,
     "backup": _backup,

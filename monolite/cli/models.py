@@ -11,7 +11,7 @@ from pathlib import Path
 from monolite.models.file import About
 from monolite.models.language_models import SUFFIX as GGUF_SUFFIX
 from monolite.models.language_models import About as LanguageAbout
-from monolite.models.language_models import LanguageModels
+from monolite.models.language_models import LanguageModels, Tier
 from monolite.models.registry import Installed, Models
 from monolite.settings import Settings
 
@@ -23,21 +23,21 @@ BENCH_S = 1.0
 
 def models_of(settings: Settings) -> Models:
     """The models that a server with these settings would find."""
-    from monolite import assembly
+    from monolite import assembly_models
     from monolite.storage.data_directory import DataDirectory
 
-    return assembly.models_of(settings, DataDirectory(settings.data))
+    return assembly_models.models_of(settings, DataDirectory(settings.data))
 
 
 def language_models_of(settings: Settings) -> LanguageModels:
     """The language models that a server with these settings would find."""
-    from monolite import assembly
+    from monolite import assembly_models
     from monolite.storage.data_directory import DataDirectory
 
-    return assembly.language_models_of(settings, DataDirectory(settings.data))
+    return assembly_models.language_models_of(settings, DataDirectory(settings.data))
 
 
-def _add_language(settings: Settings, source: Path, name: str | None) -> str:
+def _add_language(settings: Settings, source: Path, name: str | None, tier: Tier) -> str:
     shown = sys.stderr.isatty()
 
     def progress(done: int, of: int) -> None:
@@ -45,7 +45,7 @@ def _add_language(settings: Settings, source: Path, name: str | None) -> str:
             print(f"\r{done >> 20} of {of >> 20} MiB", end="", file=sys.stderr, flush=True)
 
     try:
-        made = language_models_of(settings).add(source, name, progress)
+        made = language_models_of(settings).add(source, name, progress, tier=tier)
     finally:
         if shown:
             print(file=sys.stderr)
@@ -63,6 +63,7 @@ def add(
     query_prefix: str | None,
     passage_prefix: str | None,
     licence: str,
+    tier: Tier = "basic",
 ) -> str:
     """Install a model; says what was made of it. Progress goes to stderr where that is a terminal.
 
@@ -73,7 +74,7 @@ def add(
     if settings.models is None:
         DataDirectory(settings.data).prepare()
     if source.suffix == GGUF_SUFFIX:
-        return _add_language(settings, source, name)
+        return _add_language(settings, source, name, tier)
     shown = sys.stderr.isatty()
 
     def progress(done: int, of: int) -> None:
@@ -133,10 +134,22 @@ def _facts(one: Installed) -> Row:
     )
 
 
+def remove(settings: Settings, name: str) -> None:
+    """Remove a model's file. Raises as Models.remove does."""
+    models, language_models = models_of(settings), language_models_of(settings)
+    if name in language_models.names() and name not in models.installed():
+        language_models.remove(name)
+    else:
+        models.remove(name)
+
+
 def bench(settings: Settings, name: str) -> Iterator[Row]:
     """A row for each piece of work: threads, the median and 99th percentile in ms, tokens/s."""
     from monolite import kernels
 
+    if name in language_models_of(settings).names() and name not in models_of(settings).installed():
+        yield from _bench_language(settings, name)
+        return
     started = time.perf_counter()
     encoder = models_of(settings).encoder(name)
     encoder.encode(["warm"])
@@ -159,6 +172,45 @@ def bench(settings: Settings, name: str) -> Iterator[Row]:
                 f"{median:.2f}",
                 f"{sorted(spent_ms)[len(spent_ms) * 99 // 100]:.2f}",
                 f"{tokens / median * 1000:.0f}",
+            )
+
+
+def _bench_language(settings: Settings, name: str) -> Iterator[Row]:
+    from monolite import kernels
+    from monolite.models.decoder import Span
+
+    started = time.perf_counter()
+    model = language_models_of(settings).open(name)
+    yield "open", "", f"{(time.perf_counter() - started) * 1000:.1f}", "", ""
+    prompt = [at % model.vocabulary.size for at in range(min(128, model.context_tokens - 1))]
+
+    def read(ahead: list[int], before: list[int]) -> Callable[[], object]:
+        """What reads `ahead` behind `before`, each time anew."""
+        opened = model.open_sequence([*before, *ahead], cache="int8", scope=b"bench")
+        if before:
+            model.forward([Span(opened.sequence, before)])
+
+        def once() -> None:
+            model.rollback(opened.sequence, len(before))
+            model.forward([Span(opened.sequence, ahead)])
+
+        return once
+
+    work = {
+        f"prompt of {len(prompt)} tokens": (prompt, []),
+        f"a token behind {len(prompt)}": (prompt[:1], prompt),
+    }
+    for threads in sorted({kernels.usable_cores(), 1}, reverse=True):
+        computing = kernels.configure(settings.kernels, threads=threads)
+        for title, (ahead, before) in work.items():
+            spent_ms = _repeated(read(ahead, before))
+            median = statistics.median(spent_ms)
+            yield (
+                title,
+                f"{computing.threads} ({computing.variant})",
+                f"{median:.2f}",
+                f"{sorted(spent_ms)[len(spent_ms) * 99 // 100]:.2f}",
+                f"{len(ahead) / median * 1000:.0f}",
             )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from monolite.clock import Clock, Identifiers
 from monolite.documents.collection import Change, Collection, Explanation
 from monolite.documents.document import Document
-from monolite.documents.engine import Also, DocumentEngine
+from monolite.documents.engine import Also, AlsoDelete, AlsoPut, DocumentEngine
 from monolite.documents.filters import FilterParser
 from monolite.documents.paths import Steps
 from monolite.documents.query import Query, parse_order, parse_select
@@ -94,10 +94,11 @@ class Documents:
         document_id: str,
         raw: bytes,
         precondition: Precondition,
+        also: AlsoPut = None,
     ) -> tuple[Document, bool]:
         """Replace a document, or create it under its caller's id; returns it and whether new."""
         return await self._engine.put(
-            tenant_id, collection, self._first(document_id, checked(raw)), precondition
+            tenant_id, collection, self._first(document_id, checked(raw)), precondition, also
         )
 
     async def patch(
@@ -107,19 +108,26 @@ class Documents:
         document_id: str,
         merge_patch: bytes,
         precondition: Precondition,
+        also: Also = None,
     ) -> Document:
         """Apply a merge patch (RFC 7396) to a document."""
         now_ms = self._clock.now_ms()
         return await self._engine.patch(
-            tenant_id, collection, document_id, checked(merge_patch), precondition, now_ms
+            tenant_id, collection, document_id, checked(merge_patch), precondition, now_ms, also
         )
 
     async def delete(
-        self, tenant_id: int, collection: str, document_id: str, precondition: Precondition
+        self,
+        tenant_id: int,
+        collection: str,
+        document_id: str,
+        precondition: Precondition,
+        also: AlsoDelete = None,
     ) -> None:
         """Remove a document; NotFound where there is none."""
         now_ms = self._clock.now_ms()
-        if not await self._engine.delete(tenant_id, collection, document_id, precondition, now_ms):
+        place = (tenant_id, collection, document_id)
+        if not await self._engine.delete(*place, precondition, now_ms, also):
             raise NotFound(_MISSING)
 
     async def get(self, tenant_id: int, collection: str, document_id: str) -> Document:

@@ -118,6 +118,7 @@ def operations(
             "Store a document, or import many",
             e.create,
             {201: DocumentShown, 200: ImportShown},
+            joins=True,
             body=ObjectText,
             body_bytes_max=bytes_max,
             streams=(NDJSON,),
@@ -186,6 +187,7 @@ def operations(
             "Replace a document, or make it",
             e.put,
             {200: DocumentShown, 201: DocumentShown},
+            joins=True,
             body=ObjectText,
             body_bytes_max=bytes_max,
             example=example,
@@ -198,6 +200,7 @@ def operations(
             "Change a document by merge patch (RFC 7396)",
             e.patch,
             {200: DocumentShown},
+            joins=True,
             body=ObjectText,
             body_bytes_max=bytes_max,
             example={"title": "Hello again"},
@@ -211,6 +214,7 @@ def operations(
             "Remove a document",
             e.delete,
             {204: None},
+            joins=True,
         ),
     ]
 
@@ -285,24 +289,46 @@ class _Endpoints:
 
     async def put(self, call: Call) -> Answer:
         params = call.params
-        document, is_new = await self._documents.put(
-            call.tenant_id, params["collection"], params["id"], call.raw, call.precondition()
+
+        def stored(result: tuple[Document, bool]) -> Answer:
+            document, is_new = result
+            return _shown(document, 201 if is_new else 200)
+
+        return stored(
+            await self._documents.put(
+                *(call.tenant_id, params["collection"], params["id"], call.raw),
+                call.precondition(),
+                call.companion(stored),
+            )
         )
-        return _shown(document, 201 if is_new else 200)
 
     async def patch(self, call: Call) -> Answer:
         params = call.params
-        document = await self._documents.patch(
-            call.tenant_id, params["collection"], params["id"], call.raw, call.precondition()
+
+        def patched(document: Document) -> Answer:
+            return _shown(document, 200)
+
+        return patched(
+            await self._documents.patch(
+                *(call.tenant_id, params["collection"], params["id"], call.raw),
+                call.precondition(),
+                call.companion(patched),
+            )
         )
-        return _shown(document, 200)
 
     async def delete(self, call: Call) -> Answer:
         params = call.params
         await self._documents.delete(
-            call.tenant_id, params["collection"], params["id"], call.precondition()
+            *(call.tenant_id, params["collection"], params["id"]),
+            call.precondition(),
+            call.companion(_removed),
         )
         return Answer(204)
+
+
+def _removed(document_id: str) -> Answer:
+    """What an event tells of a removal, which itself is answered with nothing."""
+    return Answer(204, msgspec.json.encode({"id": document_id}))
 
 
 def _ask(call: Call) -> Ask:

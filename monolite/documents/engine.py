@@ -25,6 +25,12 @@ Also = Callable[[Any, Document], Awaitable[None] | None] | None
 returns is awaited there, over an engine that awaits; over SQLite it returns None.
 """
 
+AlsoPut = Callable[[Any, tuple[Document, bool]], Awaitable[None] | None] | None
+"""The same, given the document and whether it is new."""
+
+AlsoDelete = Callable[[Any, str], Awaitable[None] | None] | None
+"""The same for a document that was removed, given its id."""
+
 AlsoIndex = Callable[[Any, Index], Awaitable[None] | None] | None
 """The same for an index."""
 
@@ -56,7 +62,12 @@ class DocumentEngine(Protocol):
         ...
 
     async def put(
-        self, tenant_id: int, collection: str, document: Document, precondition: Precondition
+        self,
+        tenant_id: int,
+        collection: str,
+        document: Document,
+        precondition: Precondition,
+        also: AlsoPut = None,
     ) -> tuple[Document, bool]:
         """Store it as the only or the next revision; returns it and whether it is new."""
         ...
@@ -69,6 +80,7 @@ class DocumentEngine(Protocol):
         merge_patch: str,
         precondition: Precondition,
         now_ms: int,
+        also: Also = None,
     ) -> Document:
         """Apply a merge patch (RFC 7396); NotFound where there is none."""
         ...
@@ -80,6 +92,7 @@ class DocumentEngine(Protocol):
         document_id: str,
         precondition: Precondition,
         now_ms: int,
+        also: AlsoDelete = None,
     ) -> bool:
         """Remove it; False where there is none."""
         ...

@@ -27,7 +27,7 @@ from monolite.documents.collection import (
 )
 from monolite.documents.counting import count_query
 from monolite.documents.document import Document
-from monolite.documents.engine import Also, AlsoIndex, Validate
+from monolite.documents.engine import Also, AlsoDelete, AlsoIndex, AlsoPut, Validate
 from monolite.documents.filters import Group
 from monolite.documents.postgres_catalog import Catalog, Entry, insert_collection
 from monolite.documents.postgres_changes import (
@@ -39,7 +39,13 @@ from monolite.documents.postgres_changes import (
     place,
 )
 from monolite.documents.postgres_definitions import create_index, define, drop_index, hide
-from monolite.documents.postgres_query import Statement, count_statement, find_statement, found
+from monolite.documents.postgres_query import (
+    Statement,
+    count_statement,
+    explained,
+    find_statement,
+    found,
+)
 from monolite.documents.postgres_rows import (
     PATCH,
     PUT,
@@ -60,7 +66,7 @@ from monolite.documents.watchers import Watchers
 from monolite.errors import DomainError, Invalid, NotFound
 from monolite.preconditions import Precondition
 from monolite.storage.errors import ReadDeadline
-from monolite.storage.postgres.companion import accompany
+from monolite.storage.postgres.companion import accompanied, accompany
 from monolite.storage.postgres.notifications import Notifications
 from monolite.storage.postgres.pool import Pool
 
@@ -130,11 +136,10 @@ class PostgresDocumentEngine:
     ) -> Document:
         async def work(connection: Any) -> Document:
             await self._insert(connection, tenant_id, collection, document)
-            await accompany(also, connection, document)
             return document
 
         if also is not None:
-            return await self._change(tenant_id, collection, work)
+            return await self._change(tenant_id, collection, work, also)
         # By itself a statement is a transaction, without the round trips of one.
         await self._insert(self._pool, tenant_id, collection, document)
         return document
@@ -166,7 +171,12 @@ class PostgresDocumentEngine:
             return outcomes
 
     async def put(
-        self, tenant_id: int, collection: str, document: Document, precondition: Precondition
+        self,
+        tenant_id: int,
+        collection: str,
+        document: Document,
+        precondition: Precondition,
+        also: AlsoPut = None,
     ) -> tuple[Document, bool]:
         async def work(connection: Any) -> tuple[Document, bool]:
             await alone(connection, tenant_id, collection, document.id)
@@ -187,7 +197,7 @@ class PostgresDocumentEngine:
                 values = (document.data, document.updated_at)
                 return await self._update(connection, entry, tenant_id, row, PUT, *values), False
 
-        return await self._change(tenant_id, collection, work)
+        return await self._change(tenant_id, collection, work, also)
 
     async def patch(
         self,
@@ -197,6 +207,7 @@ class PostgresDocumentEngine:
         merge_patch: str,
         precondition: Precondition,
         now_ms: int,
+        also: Also = None,
     ) -> Document:
         async def work(connection: Any) -> Document:
             entry, row = await self._existing(
@@ -204,7 +215,7 @@ class PostgresDocumentEngine:
             )
             return await self._update(connection, entry, tenant_id, row, PATCH, merge_patch, now_ms)
 
-        return await self._change(tenant_id, collection, work)
+        return await self._change(tenant_id, collection, work, also)
 
     async def delete(
         self,
@@ -213,6 +224,7 @@ class PostgresDocumentEngine:
         document_id: str,
         precondition: Precondition,
         now_ms: int,
+        also: AlsoDelete = None,
     ) -> bool:
         async def work(connection: Any) -> bool:
             await alone(connection, tenant_id, collection, document_id)
@@ -228,6 +240,7 @@ class PostgresDocumentEngine:
                 "DELETE FROM documents WHERE tenant_id = $1 AND collection_id = $2 AND key = $3",
                 *place_of,
             )
+            await accompany(also, connection, document_id)
             return True
 
         return await self._change(tenant_id, collection, work)
@@ -253,21 +266,7 @@ class PostgresDocumentEngine:
         entry = await self._entry(tenant_id, collection)
         statement = find_statement(entry, tenant_id, query)
         rows = await self._pool.fetch("EXPLAIN " + statement.text, *statement.parameters)
-        plan = tuple(str(row[0]) for row in rows)
-        by_name = {
-            f"documents_x{entry.built[index.id]}": index.name for index in entry.collection.indexes
-        }
-        words = {word for line in plan for word in line.split()}
-        return Explanation(
-            engine="postgresql",
-            index=next((by_name[name] for name in by_name if name in words), None),
-            parses_json_per_row=any(
-                "data" in line and line.lstrip().startswith(("Filter:", "Sort Key:"))
-                for line in plan
-            ),
-            plan=plan,
-            statement=statement.text,
-        )
+        return explained(entry, statement, [str(row[0]) for row in rows])
 
     async def _run(
         self, tenant_id: int, entry: Entry, statement: Statement, query: Query
@@ -496,9 +495,9 @@ class PostgresDocumentEngine:
     # ── Inside the transaction ─────────────────────────────────────────────────────────────────
 
     async def _change(
-        self, tenant_id: int, collection: str, work: Callable[[Any], Awaitable[T]]
+        self, tenant_id: int, collection: str, work: Callable[[Any], Awaitable[T]], also: Any = None
     ) -> T:
-        result = await refusing(self._pool.transaction(work))
+        result: T = await refusing(self._pool.transaction(accompanied(work, also)))
         entry = self._catalog.known(tenant_id, collection)
         if entry is not None:
             self._touch(tenant_id, entry.collection.number)

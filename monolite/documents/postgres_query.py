@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from monolite.documents.access import conjunction
+from monolite.documents.collection import Explanation
 from monolite.documents.document import Document
 from monolite.documents.fields import Kind
 from monolite.documents.filters import Group
@@ -120,3 +121,20 @@ def _beyond(sql: FilterSql, keys: Sequence[_Key], values: Sequence[Any]) -> str:
         ways.append(" AND ".join([*equal, beyond]))
         equal.append(f"{key.text} = {mark}")
     return f"({' OR '.join(f'({way})' for way in ways)})"
+
+
+def explained(entry: Entry, statement: Statement, plan: Sequence[str]) -> Explanation:
+    """What PostgreSQL's EXPLAIN says, in our words."""
+    by_name = {
+        f"documents_x{entry.built[index.id]}": index.name for index in entry.collection.indexes
+    }
+    words = {word for line in plan for word in line.split()}
+    return Explanation(
+        engine="postgresql",
+        index=next((by_name[name] for name in by_name if name in words), None),
+        parses_json_per_row=any(
+            "data" in line and line.lstrip().startswith(("Filter:", "Sort Key:")) for line in plan
+        ),
+        plan=tuple(plan),
+        statement=statement.text,
+    )

@@ -22,7 +22,7 @@ from monolite.documents.collection import (
 )
 from monolite.documents.counting import count_query
 from monolite.documents.document import Document
-from monolite.documents.engine import Also, AlsoIndex, Validate
+from monolite.documents.engine import Also, AlsoDelete, AlsoIndex, AlsoPut, Validate
 from monolite.documents.filters import Group
 from monolite.documents.query import Found, Query
 from monolite.documents.slow import too_slow
@@ -151,7 +151,12 @@ class SqliteDocumentEngine:
         return await self._change(tenant_id, collection, work, is_long=True)
 
     async def put(
-        self, tenant_id: int, collection: str, document: Document, precondition: Precondition
+        self,
+        tenant_id: int,
+        collection: str,
+        document: Document,
+        precondition: Precondition,
+        also: AlsoPut = None,
     ) -> tuple[Document, bool]:
         def work(connection: apsw.Connection) -> tuple[Document, bool]:
             entry = self._writing.current(connection, tenant_id, collection)
@@ -163,7 +168,7 @@ class SqliteDocumentEngine:
             values = (document.data, document.updated_at)
             return self._update(connection, entry, tenant_id, version[0], _UPDATE, *values), False
 
-        return await self._change(tenant_id, collection, work)
+        return await self._change(tenant_id, collection, work, also)
 
     async def patch(
         self,
@@ -173,6 +178,7 @@ class SqliteDocumentEngine:
         merge_patch: str,
         precondition: Precondition,
         now_ms: int,
+        also: Also = None,
     ) -> Document:
         def work(connection: apsw.Connection) -> Document:
             entry, key = self._existing(
@@ -180,7 +186,7 @@ class SqliteDocumentEngine:
             )
             return self._update(connection, entry, tenant_id, key, _PATCH, merge_patch, now_ms)
 
-        return await self._change(tenant_id, collection, work)
+        return await self._change(tenant_id, collection, work, also)
 
     async def delete(
         self,
@@ -189,12 +195,13 @@ class SqliteDocumentEngine:
         document_id: str,
         precondition: Precondition,
         now_ms: int,
+        also: AlsoDelete = None,
     ) -> bool:
+        place = (tenant_id, collection, document_id)
+
         def work(connection: apsw.Connection) -> bool:
             try:
-                entry, key = self._existing(
-                    connection, tenant_id, collection, document_id, precondition
-                )
+                entry, key = self._existing(connection, *place, precondition)
             except NotFound:
                 return False
             before = entries_of(connection, entry, tenant_id, key)
@@ -203,6 +210,8 @@ class SqliteDocumentEngine:
             change_entries(connection, before, [])
             connection.execute("DELETE FROM documents WHERE key = ?", (key,))
             self._touched.add((tenant_id, entry.collection.number))
+            if also is not None:
+                also(connection, document_id)
             return True
 
         return await self._change(tenant_id, collection, work)
@@ -460,14 +469,17 @@ class SqliteDocumentEngine:
         tenant_id: int,
         collection: str,
         work: Callable[[apsw.Connection], T],
+        also: Callable[[Any, T], object] | None = None,
         *,
         is_long: bool = False,
     ) -> T:
         def guarded(connection: apsw.Connection) -> T:
             try:
-                return work(connection)
+                result = work(connection)
+                if also is not None:
+                    also(connection, result)
+                return result
             except BaseException:
-                # What the catalog learned from this transaction goes with it.
                 self._writing.forget(tenant_id, collection)
                 raise
 

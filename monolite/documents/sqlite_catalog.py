@@ -30,11 +30,21 @@ _decode_names = msgspec.json.Decoder(tuple[str, ...]).decode
 class Entry:
     """A collection with what its statements need.
 
-    `columns` has each promoted field's column. `seq` is the last change's number, which only the
-    writer counts on. `choices` remembers for a moment which index served a query.
+    `columns` has each promoted field's column. `entries_sql` gives a document's index entries, its
+    parameters the tenant, the document's key and `index_ids`; None without indexes. `seq` is the
+    last change's number, which only the writer counts on. `choices` remembers for a moment which
+    index served a query.
     """
 
-    __slots__ = ("choices", "collection", "columns", "entries_sql", "indexes", "seq")
+    __slots__ = (
+        "choices",
+        "collection",
+        "columns",
+        "entries_sql",
+        "index_ids",
+        "indexes",
+        "seq",
+    )
 
     def __init__(self, collection: Collection, columns: dict[str, str]) -> None:
         self.collection = collection
@@ -42,6 +52,7 @@ class Entry:
         self.seq = -1
         self.choices: dict[Any, tuple[float, int]] = {}
         self.indexes = collection.indexes
+        self.index_ids = tuple(index.id for index in self.indexes)
         self.entries_sql = entries_sql(self.indexes, columns) if self.indexes else None
 
 
@@ -163,11 +174,14 @@ def index_values(index: Index, columns: dict[str, str], documents: str = "d") ->
 
 
 def entries_sql(indexes: tuple[Index, ...], columns: dict[str, str]) -> str:
-    """The entries of one document (`?1` its tenant, `?2` its key) in all of the indexes."""
+    """The entries of one document (`?1` its tenant, `?2` its key) in all of the indexes (`?3`…).
+
+    Collections with like indexes share the text, and so a prepared statement.
+    """
     return " UNION ALL ".join(
-        f"SELECT ?1, {index.id}, {', '.join(index_values(index, columns))}"
+        f"SELECT ?1, ?{at}, {', '.join(index_values(index, columns))}"
         " FROM documents d WHERE d.key = ?2"
-        for index in indexes
+        for at, index in enumerate(indexes, start=3)
     )
 
 

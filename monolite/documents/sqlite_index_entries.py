@@ -16,7 +16,8 @@ def add_entries(connection: apsw.Connection, entry: Entry, tenant_id: int, key: 
     if entry.entries_sql is not None:
         # OR IGNORE: the slices of a build may have been here before.
         connection.execute(
-            f"INSERT OR IGNORE INTO document_index_entries {entry.entries_sql}", (tenant_id, key)
+            f"INSERT OR IGNORE INTO document_index_entries {entry.entries_sql}",
+            (tenant_id, key, *entry.index_ids),
         )
 
 
@@ -24,7 +25,7 @@ def entries_of(connection: apsw.Connection, entry: Entry, tenant_id: int, key: i
     """What a document's entries are by its row as it is now."""
     if entry.entries_sql is None:
         return []
-    return connection.execute(entry.entries_sql, (tenant_id, key)).fetchall()
+    return connection.execute(entry.entries_sql, (tenant_id, key, *entry.index_ids)).fetchall()
 
 
 def change_entries(connection: apsw.Connection, before: Rows, after: Rows) -> set[int]:

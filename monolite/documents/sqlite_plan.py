@@ -202,7 +202,8 @@ def _source(sql: FilterSql, entry: Entry, tenant_id: int, access: Access) -> tup
             f"d.tenant_id = {tenant}",
             f"d.collection_id = {sql.bind(entry.collection.number)}",
         ]
-    where = [f"e.tenant_id = {tenant}", f"e.index_id = {access.index.id}"]
+    # Bound, so that all tenants' queries of one shape share a prepared statement.
+    where = [f"e.tenant_id = {tenant}", f"e.index_id = {sql.bind(access.index.id)}"]
     # Said, or SQLite would sort by the key what lies in its order already.
     where += [f"e.{value} = x''" for value in _VALUES[len(access.index.fields) :]]
     names = _entered(access)

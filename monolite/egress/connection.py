@@ -27,6 +27,10 @@ class Answer(NamedTuple):
     body: bytes
 
 
+PIECES_MAX = 256
+"""That wait in a `sink`; beyond, no more is read until they are taken."""
+
+
 class Connection(asyncio.Protocol):
     """A connection that is made; `call` it while `is_usable`."""
 
@@ -41,7 +45,10 @@ class Connection(asyncio.Protocol):
         self._body = bytearray()
         self._read = 0
         self._has_begun = False
+        self._is_paused = False
         self.used_at = 0.0
+        # Takes the body as it comes, in place of its beginning being kept.
+        self.sink: asyncio.Queue[bytes] | None = None
 
     @property
     def is_usable(self) -> bool:
@@ -82,6 +89,12 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def resume(self) -> None:
+        """Read on, where a full `sink` had stopped it."""
+        if self._is_paused:
+            self._is_paused = False
+            self._transport.resume_reading()
+
     # ── asyncio.Protocol ───────────────────────────────────────────────────────────────────────
 
     def connection_made(self, transport: Any) -> None:
@@ -115,6 +128,11 @@ class Connection(asyncio.Protocol):
                 self._status = event.status_code
                 self._headers = dict(event.headers)
                 _settle(self._head)
+            elif isinstance(event, h11.Data) and self.sink is not None:
+                self.sink.put_nowait(bytes(event.data))
+                if self.sink.qsize() >= PIECES_MAX and not self._is_paused:
+                    self._is_paused = True
+                    self._transport.pause_reading()
             elif isinstance(event, h11.Data):
                 self._read += len(event.data)
                 self._body += event.data[: KEPT_BYTES_MAX - len(self._body)]

@@ -73,8 +73,14 @@ def parse_url(url: str) -> Target:
 class Guard:
     """Decides which addresses of a target may be called."""
 
-    def __init__(self, allowed: Allowed, resolve: Resolve | None = None) -> None:
+    def __init__(
+        self,
+        allowed: Allowed,
+        resolve: Resolve | None = None,
+        setting: str = "MONOLITE_ALLOW_PRIVATE_WEBHOOKS",
+    ) -> None:
         self._allowed = allowed
+        self._setting = setting
         self._resolve = resolve or resolve_host
 
     async def addresses(self, target: Target) -> Sequence[Address]:
@@ -95,7 +101,7 @@ class Guard:
             why = why_refused(address)
             if why is not None:
                 raise refused(
-                    f"{target.host} is {address}, and {why}; MONOLITE_ALLOW_PRIVATE_WEBHOOKS"
+                    f"{target.host} is {address}, and {why}; {self._setting}"
                     " names hosts and networks that may be called"
                 )
         if strict and target.port not in PORTS:

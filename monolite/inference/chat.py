@@ -7,19 +7,21 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
 from monolite.errors import FieldError, Invalid, RateLimited, Unenforceable
-from monolite.inference.request import Sampling, Wish
+from monolite.inference.request import Fitted, Sampling, Wish
 from monolite.models.decoder import CacheType
 from monolite.models.language_models import LanguageModels
 
 if TYPE_CHECKING:
     from monolite.inference.chat_template import ChatTemplate
     from monolite.inference.forms import Forms
+    from monolite.inference.headroom import Pace
     from monolite.inference.scheduler import Generation, Scheduler
+    from monolite.inference.template_child import TemplateChild
     from monolite.models.decoder import Decoder, Vocabulary
 
 MESSAGES_MAX = 4096
@@ -28,7 +30,8 @@ STOP_CHARACTERS_MAX = 1000
 CHOICES_MAX = 8
 OPEN_MAX = 2
 TOP_LOGPROBS_MAX = 20
-LOCAL, ONLY_LOCAL = "local", "no_cloud_provider"
+WAITING_MAX = 64
+"""Answers that may wait for a place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,17 @@ class Ask:
     cache: CacheType
     form: Form | None = None
     speculates: bool = True
+    adapter: str | msgspec.UnsetType | None = None
+
+
+class AdapterSource(Protocol):
+    """Where a tenant's adapters come from."""
+
+    async def wanted(
+        self, tenant_id: int, decoder: Decoder, name: str | msgspec.UnsetType | None
+    ) -> Fitted | None:
+        """The one that is named; unset, the active one; None, none. Raises Invalid."""
+        ...
 
 
 class Chat:
@@ -59,11 +73,17 @@ class Chat:
     """
 
     def __init__(
-        self, models: LanguageModels, cache: CacheType, random_seed: Callable[[], int]
+        self,
+        models: LanguageModels,
+        cache: CacheType,
+        random_seed: Callable[[], int],
+        pace: Pace | None = None,
     ) -> None:
         self.models = models
         self.cache = cache
+        self.adapters: AdapterSource | None = None
         self._random_seed = random_seed
+        self._pace = pace
         self._opening: asyncio.Lock | None = None
         self._open: OrderedDict[str, _Open] = OrderedDict()
 
@@ -85,27 +105,40 @@ class Chat:
     async def close(self) -> None:
         """End what is decoded."""
         for one in self._open.values():
-            await one.scheduler.close()
+            await one.close()
 
-    async def chat(
-        self, tenant_id: int, model: str, messages: Sequence[Mapping[str, Any]], ask: Ask
-    ) -> tuple[str, list[Generation], Vocabulary]:
-        """Begin answers to messages; returns the model's name and a Generation a choice.
+    async def decoder(self, model: str) -> Decoder:
+        """An open model. Raises NoSuchModel and BadModelFile as `read` does."""
+        return (await self._opened(model)).decoder
+
+    async def read(self, model: str, messages: Sequence[Mapping[str, Any]]) -> Read:
+        """Messages as a model reads them.
 
         Raises:
             NoSuchModel: the model is not installed.
             BadModelFile: it can't be used.
-            Invalid: the messages don't fit the model's template, or its context.
+            Invalid: the messages don't fit the model's template.
         """
         opened = await self._opened(model)
         text = await asyncio.to_thread(opened.template.render, messages)
-        tokens = await asyncio.to_thread(opened.decoder.vocabulary.encode, text)
-        return await self._begin(opened, tenant_id, tokens, ask, "#/messages")
+        return Read(opened, await asyncio.to_thread(opened.decoder.vocabulary.encode, text))
+
+    async def answer(
+        self, tenant_id: int, read: Read, ask: Ask
+    ) -> tuple[str, list[Generation], Vocabulary]:
+        """Begin answers to messages; returns the model's name and a Generation a choice.
+
+        Raises:
+            Invalid: the messages don't fit the model's context, or the wish not the model.
+        """
+        return await self._begin(read.opened, tenant_id, list(read.tokens), ask, "#/messages")
 
     async def complete(
         self, tenant_id: int, model: str, prompt: str | Sequence[int], ask: Ask
     ) -> tuple[str, list[Generation], Vocabulary]:
-        """Begin to go on with a text, or token ids; returns and raises as `chat` does."""
+        """Begin to go on with a text, or token ids; returns and raises as `read` and `answer`
+        do.
+        """
         opened = await self._opened(model)
         vocabulary = opened.decoder.vocabulary
         if isinstance(prompt, str):
@@ -135,7 +168,11 @@ class Chat:
                 raise bad("#/logit_bias", f"{token} is no token of {decoder.name}")
         tokens_max = room if ask.tokens_max is None else min(room, ask.tokens_max)
         masks = None if ask.form is None else await asyncio.to_thread(opened.forms.masks, ask.form)
-        scope = hashlib.sha256(f"{tenant_id}\0{decoder.name}".encode()).digest()
+        adapter = None
+        if self.adapters is not None:
+            adapter = await self.adapters.wanted(tenant_id, decoder, ask.adapter)
+        own = f"{tenant_id}\0{decoder.name}\0{'' if adapter is None else adapter.digest}"
+        scope = hashlib.sha256(own.encode()).digest()
         generations = []
         try:
             for number in range(ask.choices):
@@ -152,6 +189,7 @@ class Chat:
                     constraint=None if masks is None else opened.forms.constraint(masks),
                     top_logprobs=ask.top_logprobs,
                     speculates=ask.speculates,
+                    adapter=adapter,
                 )
                 generations.append(opened.scheduler.submit(wish))
         except BaseException:
@@ -185,30 +223,55 @@ class Chat:
                     5.0,
                     code="inference_queue_full",
                 )
-            await self._open.pop(idle).scheduler.close()
+            await self._open.pop(idle).close()
 
     def _open_model(self, name: str) -> _Open:
         from monolite.inference.chat_template import ChatTemplate
         from monolite.inference.forms import Forms
         from monolite.inference.scheduler import Scheduler
+        from monolite.inference.template_child import TemplateChild
 
         decoder = self.models.open(name)
         vocabulary = decoder.vocabulary
-        template = ChatTemplate(
+        make = ChatTemplate if self.models.is_shipped(name) else TemplateChild
+        template = make(
             vocabulary.chat_template,
             bos_token=vocabulary.bos_token,
             eos_token=vocabulary.eos_token,
         )
-        scheduler = Scheduler(lambda: decoder, self._random_seed)
+        scheduler = Scheduler(lambda: decoder, self._random_seed, self._pace)
         return _Open(decoder, template, scheduler, Forms(vocabulary))
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Messages as one model reads them: tokens of its vocabulary."""
+
+    opened: _Open
+    tokens: Sequence[int]
+
+    @property
+    def is_queue_full(self) -> bool:
+        """Whether an answer would be refused for those that wait already."""
+        return self.opened.scheduler.waiting_count >= WAITING_MAX
+
+    @property
+    def model(self) -> str:
+        """Its name."""
+        return self.opened.decoder.name
 
 
 @dataclass(frozen=True, slots=True)
 class _Open:
     decoder: Decoder
-    template: ChatTemplate
+    template: ChatTemplate | TemplateChild
     scheduler: Scheduler
     forms: Forms
+
+    async def close(self) -> None:
+        """End what is decoded, and the template's process."""
+        await self.scheduler.close()
+        await asyncio.to_thread(self.template.close)
 
     @property
     def is_idle(self) -> bool:

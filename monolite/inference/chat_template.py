@@ -51,6 +51,9 @@ class ChatTemplate:
             raise BadTemplate(f"the model's chat template can't be read: {error}") from None
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
         """The text up to where the assistant's answer begins.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from monolite.inference.constraint import Constraint
+    from monolite.kernels.adapters import Adapter
+    from monolite.models.adapters import AdapterAbout
     from monolite.models.decoder import CacheType
 
 
@@ -35,7 +37,16 @@ class Logprob:
     top: Sequence[tuple[int, float]] = ()
 
 
-Finish = Literal["stop", "length"]
+class Fitted(NamedTuple):
+    """An adapter, ready for the model of a request; `digest` is its file's."""
+
+    name: str
+    digest: str
+    about: AdapterAbout
+    weights: Adapter
+
+
+Finish = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +64,19 @@ class Wish:
     constraint: Constraint | None = None
     top_logprobs: int | None = None
     speculates: bool = True
+    adapter: Fitted | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolPiece:
+    """A part of a call that the model makes of a tool: its id and name come first, alone, and then
+    its arguments, a JSON text, in pieces. `index` counts the calls of an answer.
+    """
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +85,7 @@ class Piece:
 
     text: str
     logprobs: Sequence[Logprob] = ()
+    tool: ToolPiece | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +99,19 @@ class Ended:
     kv_bytes: int
     draft_proposed: int = 0
     draft_accepted: int = 0
+    adapter: str | None = None
 
 
 Event = Piece | Ended
+
+
+class Answering(Protocol):
+    """An answer on its way, whoever makes it."""
+
+    def events(self) -> AsyncIterator[Event]:
+        """Pieces, and an Ended at last; raises what it failed with."""
+        ...
+
+    def cancel(self) -> None:
+        """Nobody waits any more."""
+        ...

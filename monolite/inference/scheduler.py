@@ -14,13 +14,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sys
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from monolite.errors import DomainError, RateLimited, Unavailable
+from monolite.inference.chat import WAITING_MAX
 from monolite.inference.drafts import PromptLookup
+from monolite.inference.headroom import Pace
 from monolite.inference.request import Ended, Event, Finish, Logprob, Piece, Wish
 from monolite.inference.sampling import Sampler, logprob
 from monolite.inference.text import TextStream
@@ -35,7 +40,9 @@ log = logging.getLogger("monolite.inference")
 SLOTS = 8
 """Answers decoded together."""
 
-WAITING_MAX = 64
+NICE = 10
+"""Decoding can wait: whatever else the server does comes before it, where cores are short."""
+
 FORCED_AT_ONCE = 64
 """Tokens that a grammar left no choice of, read together with the one before them."""
 
@@ -96,6 +103,7 @@ class _Running:
         self.logprobs: list[Logprob] = []
         # A grammar has its own way ahead: what it leaves no choice of.
         speculates = wish.speculates and wish.constraint is None
+        self.adapter = None if wish.adapter is None else wish.adapter.weights
         self.lookup = PromptLookup(wish.prompt) if speculates else None
         self.drafts: list[int] = []
         self.draft_proposed = 0
@@ -109,11 +117,11 @@ class _Running:
         """The next tokens to append, `count` at most; logits are wanted behind the last one."""
         tokens = [self.to_read.popleft() for _ in range(min(count, len(self.to_read)))]
         if self.to_read:
-            return Span(self.sequence, tokens, "none")
+            return Span(self.sequence, tokens, "none", self.adapter)
         self.drafts = self._drafted() if self.decodes else []
         if self.drafts:
-            return Span(self.sequence, [*tokens, *self.drafts], "all")
-        return Span(self.sequence, tokens, "last")
+            return Span(self.sequence, [*tokens, *self.drafts], "all", self.adapter)
+        return Span(self.sequence, tokens, "last", self.adapter)
 
     def _drafted(self) -> list[int]:
         if self.lookup is None or self.count == 0:
@@ -209,24 +217,29 @@ class _Running:
                 decoder.kv_bytes(self.sequence),
                 self.draft_proposed,
                 self.draft_accepted,
+                None if self.wish.adapter is None else self.wish.adapter.name,
             )
         )
         decoder.close(self.sequence, keep=True)
 
 
 class Scheduler:
-    """Decodes for one model. `random_seed` gives a seed to an answer that names none."""
+    """Decodes for one model. `random_seed` gives a seed to an answer that names none; `pace` may
+    take threads away between passes, and rest.
+    """
 
     def __init__(
         self,
         open_decoder: Callable[[], Decoder],
         random_seed: Callable[[], int],
+        pace: Pace | None = None,
         *,
         slots: int = SLOTS,
         waiting_max: int = WAITING_MAX,
     ) -> None:
         self._open_decoder = open_decoder
         self._random_seed = random_seed
+        self._pace = pace
         self._slots = self._places = slots
         self._waiting_max = waiting_max
         self._waiting: deque[Generation] = deque()
@@ -282,10 +295,14 @@ class Scheduler:
     # ── On the thread ──────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
+        if sys.platform == "linux":  # where threads have priorities of their own
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         decoder: Decoder | None = None
         while True:
             with self._wake:
                 while not (self._waiting or self._running or self._closing):
+                    if self._pace is not None:
+                        self._pace.idle()
                     self._wake.wait()
                 if self._closing:
                     break
@@ -294,7 +311,10 @@ class Scheduler:
                     decoder = self._open_decoder()
                 self._admit(decoder)
                 if self._running:
+                    started_s = time.perf_counter()
                     self._pass(decoder)
+                    if self._pace is not None:
+                        self._pace.passed(time.perf_counter() - started_s)
             except Exception as error:
                 self._fail(decoder, error)
         self._fail(decoder, Unavailable("The server is stopping.", code="stopping"))

@@ -144,6 +144,7 @@ def operations(jobs: Jobs, check_url: CheckUrl, secret_of: Callable[[int], str])
             "Add a job, or many",
             e.add,
             {201: OneOrManyAdded, 200: OneOrManyAdded},
+            joins=True,
             body=JobSet | Annotated[list[JobSet], msgspec.Meta(min_length=1, max_length=COUNT_MAX)],
             body_bytes_max=BODY_BYTES_MAX,
             streams=(NDJSON,),
@@ -305,7 +306,7 @@ class _Endpoints:
         """A claim that is given up when its client goes, so that no job is given to nobody."""
         loop = asyncio.get_running_loop()
         claiming = loop.create_task(self._jobs.claim(call.tenant_id, call.params["queue"], asked))
-        gone = loop.create_task(_disconnected(call))
+        gone = call.gone()
         try:
             await asyncio.wait({claiming, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not claiming.done():
@@ -315,7 +316,6 @@ class _Endpoints:
                     return Claimed((), 0, None)
             return claiming.result()
         finally:
-            gone.cancel()
             claiming.cancel()
 
     async def complete(self, call: Call) -> Answer:
@@ -380,11 +380,6 @@ async def _lines(call: Call) -> list[JobSet]:
     if not given:
         raise Invalid("#: at least one job.", [FieldError("#", "at least one job")])
     return given
-
-
-async def _disconnected(call: Call) -> None:
-    while (await call.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _held(job_id: str, given: Completed) -> Held:

@@ -25,6 +25,9 @@ FINAL: tuple[FinalState, ...] = ("completed", "discarded", "cancelled")
 # What a job has beside the ordinary, kept where it waits so that moving it needs no other look.
 UNIQUE, LIMITED, TIMED, CALLED = 1, 2, 4, 8
 
+TIMEOUT_MS = 60_000
+"""How long an attempt may take where its producer said nothing. What has another time is TIMED."""
+
 ERRORS_KEPT = 20
 """How many of a job's last failures are kept."""
 
@@ -37,7 +40,7 @@ class NewJob(NamedTuple):
     priority: int = 0
     run_at: int = 0
     max_attempts: int = 5
-    timeout_ms: int | None = None
+    timeout_ms: int | None = TIMEOUT_MS
     url: str | None = None
     unique_key: str | None = None
     concurrency_key: str | None = None
@@ -49,7 +52,7 @@ class NewJob(NamedTuple):
         return (
             (self.unique_key is not None) * UNIQUE
             + (self.concurrency_key is not None) * LIMITED
-            + (self.timeout_ms is not None) * TIMED
+            + (self.timeout_ms != TIMEOUT_MS) * TIMED
             + (self.url is not None) * CALLED
         )
 

@@ -46,10 +46,15 @@ _QUEUE = (
 
 
 class PostgresJobEngine:
-    """The JobEngine of several servers. `delay` is how long a failed job waits."""
+    """The JobEngine of several servers. `delay` is how long a failed job waits; `workers` are the
+    connections of claims and of what ends them.
+    """
 
-    def __init__(self, pool: Pool, notifications: Notifications, *, delay: Delay) -> None:
+    def __init__(
+        self, pool: Pool, workers: Pool, notifications: Notifications, *, delay: Delay
+    ) -> None:
         self._pool = pool
+        self._workers = workers
         self._delay = delay
         self._news = PostgresJobNews(pool, notifications)
 
@@ -140,7 +145,7 @@ class PostgresJobEngine:
 
     async def claim(self, claim: Claim) -> Claimed:
         touched: set[int] = set()
-        claimed = await self._pool.transaction(lambda c: claims.claim(c, claim, touched))
+        claimed = await self._workers.transaction(lambda c: claims.claim(c, claim, touched))
         await self._tell(touched)
         return claimed
 
@@ -148,7 +153,7 @@ class PostgresJobEngine:
         self, tenant_id: int, held: Sequence[Held], now_ms: int
     ) -> Sequence[tuple[str, State | None]]:
         touched: set[int] = set()
-        stale = await self._pool.transaction(
+        stale = await self._workers.transaction(
             lambda c: claims.complete(c, tenant_id, held, now_ms, touched)
         )
         await self._tell(touched)
@@ -166,13 +171,13 @@ class PostgresJobEngine:
             await rows.write_counts(connection, counts)
             return await _found(connection, tenant_id, held.id, now_ms)
 
-        job = await self._pool.transaction(work)
+        job = await self._workers.transaction(work)
         # One for the job itself, one for what its concurrency key let go.
         self._news.touch(tenant_id, job.queue, 2)
         return job
 
     async def extend(self, tenant_id: int, held: Held, lease_ms: int, now_ms: int) -> int:
-        return await self._pool.transaction(
+        return await self._workers.transaction(
             lambda c: claims.extend(c, tenant_id, held, lease_ms, now_ms)
         )
 

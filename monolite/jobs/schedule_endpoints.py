@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from monolite.jobs.core import Jobs
-from monolite.jobs.job import Added
+from monolite.jobs.job import TIMEOUT_MS, Added
 from monolite.jobs.schedule import Schedule
 from monolite.jobs.schedules import Schedules
 from monolite.jobs.shown import JobSet, OneAdded, Word, new_job
@@ -34,7 +34,7 @@ class ScheduleSet(msgspec.Struct, forbid_unknown_fields=True):
     priority: Annotated[int, msgspec.Meta(ge=-32768, le=32767)] = 0
     unique_key: Word | None = None
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 5
-    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = TIMEOUT_MS / 1000
     concurrency_key: Word | None = None
     concurrency_limit: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1
 

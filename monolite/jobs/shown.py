@@ -7,7 +7,17 @@ from typing import Annotated
 import msgspec
 
 from monolite.errors import FieldError, Invalid, Malformed
-from monolite.jobs.job import Added, Claimed, Job, NewJob, Queue, QueueSettings, Rate, State
+from monolite.jobs.job import (
+    TIMEOUT_MS,
+    Added,
+    Claimed,
+    Job,
+    NewJob,
+    Queue,
+    QueueSettings,
+    Rate,
+    State,
+)
 from monolite.web.answer import JSON_TYPE, Answer
 from monolite.web.timestamps import parse_rfc3339, rfc3339
 
@@ -29,7 +39,7 @@ class JobSet(msgspec.Struct, forbid_unknown_fields=True):
     run_at: Annotated[str, msgspec.Meta(max_length=40)] | None = None
     unique_key: Word | None = None
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 5
-    timeout_s: Seconds | None = None
+    timeout_s: Seconds | None = TIMEOUT_MS / 1000
     concurrency_key: Word | None = None
     concurrency_limit: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1
     url: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)] | None = None

@@ -72,7 +72,8 @@ class SqliteJobEngine:
                 also(connection, added)
             return added
 
-        return self._writer.submit(work, is_long=len(jobs) > SHORT_COUNT)
+        is_long = len(jobs) > SHORT_COUNT
+        return self._writer.submit(work, is_long=is_long, is_prompt=not is_long)
 
     def _add(
         self,
@@ -92,14 +93,14 @@ class SqliteJobEngine:
             rows.cancel(connection, tenant_id, job_id, now_ms, partial(self._wake, connection))
             return _found(connection, tenant_id, job_id, now_ms)
 
-        return await self._writer.submit(work)
+        return await self._writer.submit(work, is_prompt=True)
 
     async def retry(self, tenant_id: int, job_id: str, now_ms: int) -> Job:
         def work(connection: apsw.Connection) -> Job:
             rows.retry(connection, tenant_id, job_id, now_ms, partial(self._wake, connection))
             return _found(connection, tenant_id, job_id, now_ms)
 
-        return await self._writer.submit(work)
+        return await self._writer.submit(work, is_prompt=True)
 
     # ── Workers ────────────────────────────────────────────────────────────────────────────────
 
@@ -111,10 +112,10 @@ class SqliteJobEngine:
         def work(connection: apsw.Connection) -> Claimed | None:
             return claims.claim(connection, claim, partial(self._wake, connection))
 
-        claimed = await self._writer.submit(work)
+        claimed = await self._writer.submit(work, is_prompt=True)
         while claimed is None:
             await self._promote(claim)
-            claimed = await self._writer.submit(work)
+            claimed = await self._writer.submit(work, is_prompt=True)
         return claimed
 
     async def _promote(self, claim: Claim) -> None:
@@ -134,7 +135,8 @@ class SqliteJobEngine:
             wake = partial(self._wake, connection)
             return claims.complete(connection, tenant_id, held, now_ms, wake)
 
-        return await self._writer.submit(work, is_long=len(held) > SHORT_COUNT)
+        is_long = len(held) > SHORT_COUNT
+        return await self._writer.submit(work, is_long=is_long, is_prompt=not is_long)
 
     async def fail(
         self, tenant_id: int, held: Held, error: str, retry_in_ms: int | None, now_ms: int
@@ -144,13 +146,13 @@ class SqliteJobEngine:
             claims.fail(connection, tenant_id, held, error, retry_in_ms, now_ms, self._delay, wake)
             return _found(connection, tenant_id, held.id, now_ms)
 
-        return await self._writer.submit(work)
+        return await self._writer.submit(work, is_prompt=True)
 
     async def extend(self, tenant_id: int, held: Held, lease_ms: int, now_ms: int) -> int:
         work = partial(
             claims.extend, tenant_id=tenant_id, held=held, lease_ms=lease_ms, now_ms=now_ms
         )
-        return await self._writer.submit(work)
+        return await self._writer.submit(work, is_prompt=True)
 
     # ── Looking ────────────────────────────────────────────────────────────────────────────────
 
@@ -203,14 +205,14 @@ class SqliteJobEngine:
             self._touch(tenant_id, name, 0)
             return queues.define(connection, tenant_id, name, settings, now_ms)
 
-        return await self._writer.submit(work)
+        return await self._writer.submit(work, is_prompt=True)
 
     async def pause(self, tenant_id: int, name: str, paused: bool, now_ms: int) -> Queue | None:
         def work(connection: apsw.Connection) -> Queue | None:
             self._touch(tenant_id, name, 0)
             return queues.set_paused(connection, tenant_id, name, paused, now_ms)
 
-        return await self._writer.submit(work)
+        return await self._writer.submit(work, is_prompt=True)
 
     # ── Schedules ──────────────────────────────────────────────────────────────────────────────
 
@@ -222,7 +224,7 @@ class SqliteJobEngine:
             self._ticks_moved = True
             return is_new
 
-        return await self._writer.submit(work)
+        return await self._writer.submit(work, is_prompt=True)
 
     async def schedule(self, tenant_id: int, name: str) -> Schedule | None:
         return schedules.find(self._readers.inline, tenant_id, name)
@@ -248,7 +250,7 @@ class SqliteJobEngine:
                 self._add(connection, tenant_id, schedule.queue, [job], now_ms)
             return moved
 
-        return await self._writer.submit(work)
+        return await self._writer.submit(work, is_prompt=True)
 
     # ── Beside ─────────────────────────────────────────────────────────────────────────────────
 

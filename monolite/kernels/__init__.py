@@ -101,6 +101,14 @@ def description() -> Description:
     return _State.description or configure(_State.choice)
 
 
+def use_threads(count: int) -> None:
+    """Compute with so many threads from the next call on; where numpy does, nothing changes."""
+    now = description()
+    if _State.library is not None and now.threads != count:
+        _State.library.select(now.variant, count)
+        _State.description = Description(now.variant, count)
+
+
 def usable_cores() -> int:
     """The cores this process may use: its affinity and its cgroup's quota, at least one."""
     cores = len(os.sched_getaffinity(0))

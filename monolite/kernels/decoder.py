@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from monolite import kernels
 from monolite.kernels import reference
+from monolite.kernels.adapters import Adapter
 from monolite.kernels.blocks import COLUMNS, Blocks
 from monolite.kernels.cache import Cache
 from monolite.kernels.native import address, floats
@@ -28,7 +29,8 @@ F32 = NDArray[np.float32]
 @dataclass(frozen=True, eq=False)
 class Layer:
     """Norms float32 [D], contiguous; query [H d, D], key and value [G d, D], out [D, H d], gate and
-    up [F, D], down [D, F].
+    up [F, D], down [D, F]. `key_mean` [G, d] is taken off 4-bit keys, turned as they are: the
+    same for all positions, it changes no query's softmax, and what is left is smaller.
     """
 
     attention_norm: F32
@@ -40,6 +42,7 @@ class Layer:
     gate: Blocks
     up: Blocks
     down: Blocks
+    key_mean: F32 | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +125,7 @@ class Span:
     room: Room
     first: int
     count: int
+    adapter: Adapter | None = None
 
 
 def decode(
@@ -137,7 +141,8 @@ def decode(
     x [T, D] are the embeddings of the spans' tokens, cosine and sine [T, d / 2] of their positions.
     Keys and values are written into the spans' caches; a sequence has at most one span. Inputs of
     matrices are quantized to eight bits by 32 values; what that leaves over counts too for queries,
-    keys and values, and everywhere for the token at position 0 (native/decoder.h says why).
+    keys and values, and everywhere for the token at position 0 (native/decoder.h says why) and for
+    those of spans whose caches have 32 bits.
 
     Raises:
         ValueError: shapes or positions don't fit; nothing was written.
@@ -181,16 +186,30 @@ def reference_decode(
     heads, kv_heads, d = model.heads, model.kv_heads, model.head_width
     spread = hadamard(d) if model.spread else np.eye(d, dtype=np.float32)
     positions = [at for s in spans for at in range(s.first, s.first + s.count)]
-    everything, beginnings = np.arange(len(x)), np.flatnonzero(np.array(positions) == 0)
+    exact = np.repeat(
+        [s.room.layers[0].key_bits == 32 for s in spans], [s.count for s in spans]
+    ).astype(bool)
+    everything = np.arange(len(x))
+    precise = np.flatnonzero((np.array(positions) == 0) | exact)
+
+    def product(number: int, name: str, x: F32, precise: NDArray[np.int64]) -> F32:
+        made = _multiply(getattr(model.layers[number], name), x, precise)
+        begin = 0
+        for span in spans:
+            rows = np.arange(begin, begin + span.count)
+            begin += span.count
+            change = None if span.adapter is None else getattr(span.adapter.layers[number], name)
+            if change is not None:
+                left = np.flatnonzero(np.isin(rows, precise))
+                low = _multiply(change.a, x[rows], left)[:, : change.rank]
+                made[rows] += low @ change.unpacked().T
+        return made
+
     for number, layer in enumerate(model.layers):
         normal = reference.rms_norm(x, layer.attention_norm, model.epsilon)
         query, key, value = (
-            _multiply(weights, normal, everything).reshape(len(x), count, d)
-            for weights, count in (
-                (layer.query, heads),
-                (layer.key, kv_heads),
-                (layer.value, kv_heads),
-            )
+            product(number, name, normal, everything).reshape(len(x), count, d)
+            for name, count in (("query", heads), ("key", kv_heads), ("value", kv_heads))
         )
         query, key = (
             reference.rotate(each, cosine, sine, neighbours=model.neighbours) @ spread
@@ -200,19 +219,20 @@ def reference_decode(
         begin = 0
         for span in spans:
             kept, some = span.room.layers[number], np.s_[begin : begin + span.count]
-            reference.append(kept, span.first, key[some], value[some])
+            mean = 0 if layer.key_mean is None or kept.key_bits != 4 else layer.key_mean
+            reference.append(kept, span.first, key[some] - mean, value[some])
             visible = np.arange(span.first + 1, span.first + span.count + 1)
             seen = reference.attend_to_cache(kept, query[some], visible)
             attended[some] = seen.reshape(span.count, -1)
             begin += span.count
-        x = x + _multiply(layer.out, attended, beginnings)
+        x = x + product(number, "out", attended, precise)
         normal = reference.rms_norm(x, layer.mlp_norm, model.epsilon)
         gated = reference.gate(
-            _multiply(layer.gate, normal, beginnings), _multiply(layer.up, normal, beginnings)
+            product(number, "gate", normal, precise), product(number, "up", normal, precise)
         )
-        x = x + _multiply(layer.down, gated, beginnings)
+        x = x + product(number, "down", gated, precise)
     normal = reference.rms_norm(x[wanted], model.norm, model.epsilon)
-    return reference.multiply(model.output, normal)
+    return _multiply(model.output, normal, np.flatnonzero(exact[wanted]))
 
 
 def _multiply(weights: Blocks, x: F32, precise: NDArray[np.int64]) -> F32:
@@ -258,5 +278,7 @@ def _check(
             model.head_width,
         ):
             raise ValueError("a cache is of another model")
+        if span.adapter is not None:
+            span.adapter.require_fits(model)
         if span.first < 0 or span.count < 0 or span.first + span.count > kept.capacity:
             raise ValueError(f"{span.count} positions from {span.first} on don't fit")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monolite.kernels.adapters import MATRICES, AdapterLayer, LowRank
 from monolite.kernels.arrays import EncoderWeights, Linear, Rows, padded
 from monolite.kernels.blocks import Blocks
 from monolite.kernels.cache import Cache
@@ -18,7 +19,7 @@ from monolite.kernels.cache import Cache
 if TYPE_CHECKING:
     from monolite.kernels.decoder import Decoder, Span
 
-ABI = 3
+ABI = 5
 PATH = Path(__file__).with_name("libkernels.so")
 
 F32 = NDArray[np.float32]
@@ -78,14 +79,15 @@ class _Blocks(Structure):
 class _Cache(Structure):
     _fields_ = [
         ("keys", c_void_p),
+        ("first_keys", c_void_p),
         ("key_scale", c_void_p),
-        ("key_minimum", c_void_p),
         ("values", c_void_p),
         ("value_scale", c_void_p),
         ("capacity", c_int64),
         ("heads", c_int32),
         ("width", c_int32),
         ("key_bits", c_int32),
+        ("parts", c_int32),
     ]
 
 
@@ -100,6 +102,7 @@ class _DecoderLayer(Structure):
         ("gate", _Blocks),
         ("up", _Blocks),
         ("down", _Blocks),
+        ("key_mean", c_void_p),
     ]
 
 
@@ -120,8 +123,21 @@ class _Decoder(Structure):
     ]
 
 
+class _LowRank(Structure):
+    _fields_ = [("a", _Blocks), ("b", c_void_p), ("scale", c_void_p), ("rank", c_int32)]
+
+
+class _AdapterLayer(Structure):
+    _fields_ = [(name, _LowRank) for name in MATRICES]
+
+
 class _DecoderSpan(Structure):
-    _fields_ = [("layer", POINTER(_Cache)), ("first", c_int64), ("count", c_int32)]
+    _fields_ = [
+        ("layer", POINTER(_Cache)),
+        ("adapter", POINTER(_AdapterLayer)),
+        ("first", c_int64),
+        ("count", c_int32),
+    ]
 
 
 class _Rows(Structure):
@@ -238,14 +254,15 @@ def cache_structure(cache: Cache) -> _Cache:
     """As encoder_structure; calls write into the arrays."""
     return _Cache(
         address(cache.keys),
+        address(cache.first_keys),
         address(cache.key_scale),
-        address(cache.key_minimum),
         address(cache.values),
         address(cache.value_scale),
         cache.capacity,
         cache.heads,
         cache.width,
         cache.key_bits,
+        cache.parts,
     )
 
 
@@ -263,6 +280,7 @@ def decoder_structure(model: Decoder) -> _Decoder:
                 blocks_structure(layer.gate),
                 blocks_structure(layer.up),
                 blocks_structure(layer.down),
+                address(layer.key_mean),
             )
             for layer in model.layers
         )
@@ -288,10 +306,31 @@ def cache_array(layers: Sequence[Cache]) -> Any:
     return (_Cache * len(layers))(*(cache_structure(layer) for layer in layers))
 
 
+def adapter_array(layers: Sequence[AdapterLayer]) -> Any:
+    """As encoder_structure, a structure for each layer."""
+
+    def change(one: LowRank | None) -> _LowRank:
+        if one is None:
+            return _LowRank()
+        return _LowRank(blocks_structure(one.a), address(one.b), address(one.scale), one.rank)
+
+    return (_AdapterLayer * len(layers))(
+        *(_AdapterLayer(*(change(getattr(layer, name)) for name in MATRICES)) for layer in layers)
+    )
+
+
 def span_array(spans: Sequence[Span]) -> Any:
     """The spans of a pass as the library takes them."""
     return (_DecoderSpan * len(spans))(
-        *(_DecoderSpan(span.room.native, span.first, span.count) for span in spans)
+        *(
+            _DecoderSpan(
+                span.room.native,
+                None if span.adapter is None else span.adapter.native,
+                span.first,
+                span.count,
+            )
+            for span in spans
+        )
     )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from monolite.kernels.arrays import EncoderWeights, Linear, Rows, padded, unpack
 from monolite.kernels.blocks import COLUMNS, Blocks
 from monolite.kernels.blocks import unpack as unpack_blocks
-from monolite.kernels.cache import Cache, dequantized
+from monolite.kernels.cache import CUTS, FIRST, Cache, dequantized
 
 F32 = NDArray[np.float32]
 
@@ -212,32 +212,59 @@ def gate(x: F32, up: F32) -> F32:
 def append(cache: Cache, first: int, keys: F32, values: F32) -> None:
     """Quantize keys and values [T, G, d] into the cache from position `first` on."""
     for at, (key, value) in enumerate(zip(keys, values, strict=True), first):
+        if cache.key_bits == 32:
+            cache.keys[:, at // 16, :, at % 16], cache.values[:, at] = key, value
+            continue
+        parts = key.reshape(cache.heads, cache.parts, -1)
+        in_eight = cache.key_bits == 8 or at < FIRST
+        codes, scale = _eight_bits(parts) if in_eight else _four_bits(parts)
+        quads = codes.astype(np.uint8).reshape(cache.heads, -1, 4)
         if cache.key_bits == 8:
-            codes, scale = quantize_rows(key)
-            shifted, least = codes.astype(np.int16) + 128, -128 * scale
+            cache.keys[:, at // 16, :, at % 16] = quads
+        elif in_eight:
+            cache.first_keys[:, :, at] = quads
         else:
-            least = key.min(axis=1)
-            spread = key.max(axis=1) - least
-            inverse = np.divide(15, spread, where=spread > 0, out=np.zeros_like(spread))
-            shifted, scale = (
-                np.rint((key - least[:, None]) * inverse[:, None]),
-                spread / np.float32(15),
-            )
-        quads = shifted.astype(np.uint8).reshape(cache.heads, -1, 4)
-        group = cache.keys[:, at // 16, :, at % 16]  # [G, d / 4 or d / 8, 4]
-        group[...] = quads if cache.key_bits == 8 else quads[:, 0::2] | quads[:, 1::2] << 4
-        cache.key_scale[:, at], cache.key_minimum[:, at] = scale, least
-        cache.values[:, at], cache.value_scale[:, at] = quantize_rows(value)
+            cache.keys[:, at // 16 - 1, :, at % 16] = quads[:, 0::2] | quads[:, 1::2] << 4
+        cache.key_scale[:, at // 16, :, at % 16] = scale[..., 0]
+        codes, scale = _eight_bits(value)
+        cache.values[:, at], cache.value_scale[:, at] = codes - 128, scale[:, 0]
+
+
+def _eight_bits(x: F32) -> tuple[F32, F32]:
+    """Codes around 128 of rows [..., N], and scales [..., 1] as float16 keeps them."""
+    scale, inverse = _half(np.abs(x).max(axis=-1, keepdims=True) / np.float32(127))
+    return np.clip(np.rint(x * inverse), -127, 127) + 128, scale
+
+
+def _four_bits(x: F32) -> tuple[F32, F32]:
+    """As _eight_bits, codes 0 to 15 around 7.5."""
+    best, best_scale, least = x, x[..., :1], np.full((*x.shape[:-1], 1), np.inf, np.float32)
+    top = np.abs(x).max(axis=-1, keepdims=True)
+    for cut in CUTS:
+        scale, inverse = _half(top * np.float32(cut) / np.float32(7.5))
+        codes = np.clip(np.floor(x * inverse), -8, 7) + 8
+        error = ((x - scale * (codes - 7.5)) ** 2).sum(axis=-1, keepdims=True)
+        better = error < least
+        best, best_scale = np.where(better, codes, best), np.where(better, scale, best_scale)
+        least = np.minimum(error, least)
+    return best, best_scale
+
+
+def _half(scale: F32) -> tuple[F32, F32]:
+    """A scale as float16 keeps it, and what to multiply by."""
+    kept = np.minimum(scale, np.float32(65504)).astype(np.float16).astype(np.float32)
+    return kept, np.divide(1, kept, where=kept > 0, out=np.zeros_like(kept))
 
 
 def attend_to_cache(cache: Cache, queries: F32, visible: NDArray[np.int64]) -> F32:
-    """softmax(query key' / sqrt(d)) value of queries [T, H, d], each quantized to int8.
+    """softmax(query key' / sqrt(d)) value of queries [T, H, d], quantized as the keys are.
 
     H is a multiple of the cache's heads, neighbours share one; token t sees visible[t] positions.
     """
     tokens, heads, width = queries.shape
-    codes, step = quantize_rows(queries.reshape(-1, width))
-    queries = (codes * step[:, None]).reshape(queries.shape)
+    if cache.key_bits != 32:
+        codes, step = quantize_rows(queries.reshape(-1, width))
+        queries = (codes * step[:, None]).reshape(queries.shape)
     keys, values = dequantized(cache, int(visible.max(initial=0)))
     out = np.zeros_like(queries)
     for token in range(tokens):

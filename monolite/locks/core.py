@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 from monolite.clock import Clock
 from monolite.errors import Conflict, RateLimited
@@ -21,13 +23,30 @@ _WAIT_S_MIN = 0.002
 log = logging.getLogger("monolite.locks")
 
 
-class Locks:
-    """The locks of every tenant. A wait of `alert_s` is logged and counted."""
+class LongWait(NamedTuple):
+    """Who waits for a lock past the set time, and who held it then."""
 
-    def __init__(self, engine: LockEngine, clock: Clock, *, alert_s: float) -> None:
+    name: Name
+    owner: str
+    holder: str | None
+    waited_ms: int
+
+
+Told = Callable[[LongWait], Awaitable[None]]
+"""Given a long wait, while it goes on; raises nothing."""
+
+
+class Locks:
+    """The locks of every tenant. A wait of `alert_s` is logged, counted, and given to `told`."""
+
+    def __init__(
+        self, engine: LockEngine, clock: Clock, *, alert_s: float, told: Told | None = None
+    ) -> None:
         self._engine = engine
         self._clock = clock
         self._alert_s = alert_s
+        self._told = told
+        self._telling: set[asyncio.Future[None]] = set()
         self._lines = Lines()
         self._since: dict[Place, float] = {}
         self.long_waits_total = 0
@@ -85,6 +104,12 @@ class Locks:
                     "a lock is waited for",
                     extra={"waited_s": round(waited_s, 1), "namespace": name.namespace},
                 )
+                # Beside the wait, which is not to be longer for it.
+                wait = LongWait(name, owner, got.owner, int(waited_s * 1000))
+                if self._told is not None:
+                    task = asyncio.ensure_future(self._told(wait))
+                    self._telling.add(task)
+                    task.add_done_callback(self._telling.discard)
             if got.retry_at is not None:
                 free_s = (got.retry_at - clock.now_ms()) / 1000
                 left_s = min(left_s, max(_WAIT_S_MIN, free_s))

@@ -173,7 +173,7 @@ class _Endpoints:
         acquiring = loop.create_task(
             self._locks.acquire(_name(call), body.owner, body.ttl_ms, body.wait_ms)
         )
-        gone = loop.create_task(_disconnected(call))
+        gone = call.gone()
         try:
             await asyncio.wait({acquiring, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not acquiring.done():
@@ -183,7 +183,6 @@ class _Endpoints:
                     return Held(body.owner, 0, 0, 0)  # nobody is there to read it
             return acquiring.result()
         finally:
-            gone.cancel()
             acquiring.cancel()
 
     async def renew(self, call: Call) -> Answer:
@@ -202,11 +201,6 @@ def _name(call: Call) -> Name:
 
 def _held(held: Held) -> Answer:
     return json_answer(HeldShown(held.token, rfc3339(held.expires_at)))
-
-
-async def _disconnected(call: Call) -> None:
-    while (await call.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _shown(lock: Listed, now_ms: int) -> LockShown:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
 
 from monolite.locks.lock import Busy, Held, Listed, Name, Waiter
+from monolite.locks.within import LockWish
 
 Freed = Callable[[Name | None], None]
 """Told of a lock that may be had now; None where it may be any."""
@@ -19,6 +20,15 @@ class LockEngine(Protocol):
     ) -> Held | Busy:
         """Take the lock, if it is free and nobody stands before `ticket`; or find it held by the
         same owner, and hold it from now for `ttl_ms`.
+        """
+        ...
+
+    def within(
+        self, transaction: Any, name: Name, wish: LockWish, now_ms: int
+    ) -> Awaitable[None] | None:
+        """Hold the lock until the end of this transaction of the same database, which is to be
+        taken back where this raises Conflict (`lock_held`, `lock_lost`). To be awaited where it
+        answers something.
         """
         ...
 

@@ -16,6 +16,7 @@ import msgspec
 
 from monolite.locks.engine import Freed
 from monolite.locks.lock import Busy, Held, Listed, Name, Waiter
+from monolite.locks.within import LockWish, check
 from monolite.storage.errors import StorageError
 from monolite.storage.postgres.notifications import Notifications
 from monolite.storage.postgres.pool import Pool
@@ -80,6 +81,12 @@ class PostgresLockEngine:
             return await _hold(connection, name, Held(owner, token, now_ms, now_ms + ttl_ms))
 
         return await self._pool.transaction(work)
+
+    async def within(self, transaction: Any, name: Name, wish: LockWish, now_ms: int) -> None:
+        # Whoever wants the lock waits at the same advisory lock for the end of this transaction.
+        await transaction.execute(_ORDER, *name)
+        row = await transaction.fetchrow(_FIND, *name)
+        check(wish, None if row is None else Held(*row), now_ms)
 
     async def renew(
         self, name: Name, owner: str, token: int, ttl_ms: int, now_ms: int

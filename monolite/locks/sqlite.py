@@ -11,6 +11,7 @@ import apsw
 
 from monolite.locks.engine import Freed
 from monolite.locks.lock import Busy, Held, Listed, Name, Waiter
+from monolite.locks.within import LockWish, check
 from monolite.storage.sqlite.readers import Readers
 from monolite.storage.sqlite.writer import Writer
 
@@ -59,7 +60,11 @@ class SqliteLockEngine:
             token = _next_token(connection, name.tenant_id, now_ms)
             return _hold(connection, name, Held(owner, token, now_ms, now_ms + ttl_ms))
 
-        return await self._writer.submit(work)
+        return await self._writer.submit(work, is_prompt=True)
+
+    def within(self, transaction: Any, name: Name, wish: LockWish, now_ms: int) -> None:
+        # There is one writer: nobody takes the lock before this transaction ends.
+        check(wish, _find(transaction, name), now_ms)
 
     async def renew(
         self, name: Name, owner: str, token: int, ttl_ms: int, now_ms: int
@@ -72,7 +77,7 @@ class SqliteLockEngine:
                 return None
             return _hold(connection, name, held._replace(expires_at=now_ms + ttl_ms))
 
-        return await self._writer.submit(work)
+        return await self._writer.submit(work, is_prompt=True)
 
     async def release(self, name: Name, owner: str, token: int, now_ms: int) -> bool:
         def work(connection: apsw.Connection) -> bool:
@@ -86,7 +91,7 @@ class SqliteLockEngine:
                 self._let_go.append(name)
             return released
 
-        return await self._writer.submit(work)
+        return await self._writer.submit(work, is_prompt=True)
 
     async def stand(self, name: Name, waiter: Waiter, until_ms: int) -> int:
         ticket = next(self._tickets)

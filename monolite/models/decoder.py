@@ -14,8 +14,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-CacheType = Literal["int8", "int4"]
-"""How keys are kept; values are always int8. `int4` keys with int8 values take three quarters."""
+    from monolite.kernels.adapters import Adapter
+    from monolite.models.adapters import ReadAdapter
+
+CacheType = Literal["f32", "int8", "int4"]
+"""How keys are kept; values are int8 beside int8 and int4. `int4` takes three quarters of `int8`.
+`f32` keeps both as floats, and computes as exactly as the weights allow, at twice the work.
+"""
 
 Want = Literal["none", "last", "all"]
 
@@ -40,6 +45,7 @@ class Span:
     sequence: int
     tokens: Sequence[int]
     want: Want = "last"
+    adapter: Adapter | None = None
 
 
 class Vocabulary(Protocol):
@@ -72,6 +78,19 @@ class Decoder(Protocol):
     @property
     def vocabulary(self) -> Vocabulary:
         """Texts to its tokens and back."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its file, in hexadecimal; the first look at it reads the file."""
+        ...
+
+    def read_adapter(self, name: str, content: bytes) -> ReadAdapter:
+        """A LoRA adapter in GGUF, for spans of this model. May be called from any thread.
+
+        Raises:
+            BadGguf: it is none, or not for this model.
+        """
         ...
 
     def open_sequence(self, prefix: Sequence[int], *, cache: CacheType, scope: bytes) -> Opened:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from monolite.errors import Conflict, Invalid
+from monolite.errors import Conflict, Invalid, Unavailable
 from monolite.models.file import BadModelFile
 from monolite.models.registry import DEFAULT, SHIPPED, NoSuchModel
 from monolite.names import NAME_PATTERN, is_name
@@ -18,8 +17,20 @@ if TYPE_CHECKING:
     from monolite.models.llama import Llama
 
 SUFFIX = ".gguf"
+TIER_SUFFIX = ".tier"
+Tier = Literal["basic", "standard", "advanced"]
 DEFAULT_NAME = "SmolLM2-135M-Instruct"
 _CHUNK_BYTES = 4 << 20
+
+
+PASS_BYTES = 64 << 20
+"""What a pass over the weights takes besides them."""
+
+
+class TooLarge(Unavailable):
+    """A model that would not fit into the memory that is left."""
+
+    code = "model_too_large"
 
 
 class LanguageModel(NamedTuple):
@@ -46,12 +57,21 @@ class LanguageModels:
     """
 
     def __init__(
-        self, directories: Sequence[Path], *, context_tokens: int, kv_bytes_max: int
+        self,
+        directories: Sequence[Path],
+        *,
+        context_tokens: int,
+        kv_bytes_max: int,
+        spill: Path | None = None,
+        spill_bytes_max: int = 0,
+        memory_bytes: Callable[[], int | None] = lambda: None,
     ) -> None:
         self.directories = tuple(directories)
         self._context_tokens = context_tokens
         self._kv_bytes_max = kv_bytes_max
-        self._lock = threading.Lock()
+        self._spill = spill
+        self._spill_bytes_max = spill_bytes_max
+        self._memory_bytes = memory_bytes
 
     def names(self) -> list[str]:
         """The names of those installed, whether or not they can be used."""
@@ -74,22 +94,43 @@ class LanguageModels:
             )
         return name
 
+    def is_shipped(self, name: str) -> bool:
+        """Whether a model came with the program.
+
+        Raises NoSuchModel.
+        """
+        return self._all()[self.resolve(name)].parent not in self.directories[:1]
+
+    def tier(self, name: str) -> Tier:
+        """What an installed model is good for; `basic` unless it was added as more."""
+        path = self._all().get(name)
+        try:
+            said = "" if path is None else path.with_suffix(TIER_SUFFIX).read_text().strip()
+        except OSError:
+            return "basic"
+        return "advanced" if said == "advanced" else "standard" if said == "standard" else "basic"
+
     def open(self, name: str | None = None) -> Llama:
         """Open a model: a second for one of 100 MB.
 
         Raises:
             NoSuchModel: none is installed by that name.
             BadGguf: its file can't be used.
+            TooLarge: the machine has no memory for it now.
             OSError: it can't be read.
         """
         from monolite.models.llama import Llama
 
         real = self.resolve(name)
+        path = self._all()[real]
+        self._require_memory(real, path)
         return Llama.open(
-            self._all()[real],
+            path,
             real,
             context_tokens=self._context_tokens,
             kv_bytes_max=self._kv_bytes_max,
+            spill=self._spill,
+            spill_bytes_max=self._spill_bytes_max,
         )
 
     def installed(self) -> dict[str, LanguageModel]:
@@ -101,8 +142,11 @@ class LanguageModels:
         source: Path,
         name: str | None = None,
         progress: Callable[[int, int], None] | None = None,
+        *,
+        tier: Tier = "basic",
     ) -> LanguageModel:
-        """Install a file; it is opened first, so that one that can't be used is refused.
+        """Install a file; it is opened first, so that one that can't be used is refused. `tier` is
+        what requests it is enough for, of those that may go to a cloud.
 
         Raises:
             BadGguf: it can't be used.
@@ -124,6 +168,7 @@ class LanguageModels:
         made = directory / f".{target.name}"
         try:
             _copy(source, made, progress)
+            target.with_suffix(TIER_SUFFIX).write_text(tier + "\n")
             made.replace(target)
         finally:
             made.unlink(missing_ok=True)
@@ -140,7 +185,18 @@ class LanguageModels:
         if path.parent == SHIPPED or path.parent not in self.directories[:1]:
             raise Conflict(f"{name} comes with the program and stays")
         path.unlink()
+        path.with_suffix(TIER_SUFFIX).unlink(missing_ok=True)
         return path
+
+    def _require_memory(self, name: str, path: Path) -> None:
+        """Weights are as large as the file, up to a tenth; keys and values come when needed."""
+        free = self._memory_bytes()
+        wanted = path.stat().st_size * 11 // 10 + PASS_BYTES
+        if free is not None and wanted > free:
+            raise TooLarge(
+                f"{name} wants {wanted >> 20} MiB of memory for its weights, and {free >> 20} MiB"
+                " are free: use a smaller file or a larger machine"
+            )
 
     def _all(self) -> dict[str, Path]:
         found: dict[str, Path] = {}

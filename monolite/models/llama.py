@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from numpy.typing import NDArray
 
 from monolite.kernels import decoder
 from monolite.kernels.blocks import Blocks
+from monolite.models import key_means
+from monolite.models.adapters import ReadAdapter, read_adapter
 from monolite.models.decoder import CacheType, Opened, Span
 from monolite.models.gguf import BadGguf, Gguf
 from monolite.models.gguf_types import as_blocks, dequantize, floats
@@ -95,15 +98,26 @@ class Dimensions:
 
 class Llama:
     """One open model; see decoder.Decoder. `context_tokens` bounds a sequence, the model's own
-    context at most; `kv_bytes_max` bounds the keys and values of all sequences.
+    context at most; `kv_bytes_max` bounds the keys and values of all sequences in memory, and
+    `spill_bytes_max` those in files in `spill`.
     """
 
-    def __init__(self, gguf: Gguf, name: str, *, context_tokens: int, kv_bytes_max: int) -> None:
+    def __init__(
+        self,
+        gguf: Gguf,
+        name: str,
+        *,
+        context_tokens: int,
+        kv_bytes_max: int,
+        spill: Path | None = None,
+        spill_bytes_max: int = 0,
+    ) -> None:
         architecture = gguf.get("general.architecture", str)
         if architecture not in ARCHITECTURES:
             known = ", ".join(ARCHITECTURES)
             raise _bad(gguf, f"it is a {architecture}; what is read is {known}")
         self.name = name
+        self._architecture = architecture
         self.dimensions = d = Dimensions.read(gguf, architecture)
         self.context_tokens = min(d.context, context_tokens)
         self.vocabulary = GgufVocabulary(gguf)
@@ -124,20 +138,57 @@ class Llama:
             neighbours=ARCHITECTURES[architecture],
             spread=True,
         )
-        self._cosine, self._sine = _turns(gguf, d, self.context_tokens, architecture)
+        self._frequency = _frequency(gguf, d, architecture)
+        self._has_key_means = False
         self._cache = KvCache(
-            Shape(d.layers, d.kv_heads, d.head_width), self.context_tokens, kv_bytes_max
+            Shape(d.layers, d.kv_heads, d.head_width),
+            self.context_tokens,
+            kv_bytes_max,
+            spill=spill,
+            spill_bytes_max=spill_bytes_max,
         )
 
     @classmethod
-    def open(cls, path: Path, name: str, *, context_tokens: int, kv_bytes_max: int) -> Llama:
+    def open(
+        cls,
+        path: Path,
+        name: str,
+        *,
+        context_tokens: int,
+        kv_bytes_max: int,
+        spill: Path | None = None,
+        spill_bytes_max: int = 0,
+    ) -> Llama:
         """Open a GGUF file. Raises BadGguf and OSError."""
-        return cls(Gguf.open(path), name, context_tokens=context_tokens, kv_bytes_max=kv_bytes_max)
+        return cls(
+            Gguf.open(path),
+            name,
+            context_tokens=context_tokens,
+            kv_bytes_max=kv_bytes_max,
+            spill=spill,
+            spill_bytes_max=spill_bytes_max,
+        )
+
+    # ── Adapters ───────────────────────────────────────────────────────────────────────────────
+
+    @cached_property
+    def digest(self) -> str:
+        """See decoder.Decoder.digest."""
+        return self._gguf.digest()
+
+    def read_adapter(self, name: str, content: bytes) -> ReadAdapter:
+        """See decoder.Decoder.read_adapter."""
+        return read_adapter(name, content, self._architecture, self._model)
 
     # ── Sequences ──────────────────────────────────────────────────────────────────────────────
 
     def open_sequence(self, prefix: Sequence[int], *, cache: CacheType, scope: bytes) -> Opened:
         """See decoder.Decoder.open_sequence."""
+        if cache == "int4" and not self._has_key_means:
+            tokens = self.vocabulary.encode(key_means.TEXT)
+            turns = self._turns(np.arange(key_means.POSITIONS))
+            self._model = key_means.with_key_means(self._model, self._embedded(tokens), *turns)
+            self._has_key_means = True
         return self._cache.open(prefix, cache=cache, scope=scope)
 
     def length(self, sequence: int) -> int:
@@ -174,23 +225,30 @@ class Llama:
             first, count = self.length(span.sequence), len(span.tokens)
             rows = range(len(tokens), len(tokens) + count)
             chosen = {"all": rows, "last": rows[-1:], "none": rows[:0]}[span.want]
-            places.append(decoder.Span(self._cache[span.sequence].room, first, count))
+            room = self._cache[span.sequence].room
+            places.append(decoder.Span(room, first, count, span.adapter))
             positions.append(np.arange(first, first + count))
             tokens.extend(span.tokens)
             wanted.extend(chosen)
             counts.append(len(chosen))
-        at = np.concatenate(positions)
         logits = decoder.decode(
             self._model,
             places,
-            dequantize(self._embedding_rows[np.asarray(tokens)], self._embedding.type.name),
-            self._cosine[at],
-            self._sine[at],
+            self._embedded(tokens),
+            *self._turns(np.concatenate(positions)),
             np.array(wanted, np.int32),
         )[:, : self.vocabulary.size]
         for span in spans:
             self._cache[span.sequence].tokens.extend(span.tokens)
         return np.split(logits, np.cumsum(counts)[:-1])
+
+    def _embedded(self, tokens: Sequence[int]) -> F32:
+        return dequantize(self._embedding_rows[np.asarray(tokens)], self._embedding.type.name)
+
+    def _turns(self, positions: NDArray[np.int64]) -> tuple[F32, F32]:
+        """Cosine and sine [T, head width / 2] of positions."""
+        angles = positions[:, None] * self._frequency
+        return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 
 def _layer(gguf: Gguf, at: int, d: Dimensions) -> decoder.Layer:
@@ -221,8 +279,8 @@ def _layer(gguf: Gguf, at: int, d: Dimensions) -> decoder.Layer:
         raise _bad(gguf, f"its layer {at} has a matrix that doesn't fit: {error}") from None
 
 
-def _turns(gguf: Gguf, d: Dimensions, context_tokens: int, architecture: str) -> tuple[F32, F32]:
-    """Cosine and sine [positions, head width / 2] of RoPE, scaled as the file says."""
+def _frequency(gguf: Gguf, d: Dimensions, architecture: str) -> NDArray[np.float64]:
+    """By how much each pair of a head's values turns a position, scaled as the file says."""
     count: int = gguf.get(f"{architecture}.rope.dimension_count", int, d.head_width)
     if count != d.head_width:
         raise _bad(gguf, f"it turns {count} of {d.head_width} values of a head")
@@ -235,8 +293,8 @@ def _turns(gguf: Gguf, d: Dimensions, context_tokens: int, architecture: str) ->
         frequency = frequency / gguf.get(f"{architecture}.rope.scaling.factor", float)
     elif scaling not in ("none", ""):
         raise _bad(gguf, f"its positions are scaled by {scaling}")
-    angles = np.arange(context_tokens)[:, None] * frequency
-    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    made: NDArray[np.float64] = frequency
+    return made
 
 
 def _bad(gguf: Gguf, why: str) -> BadGguf:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Literal
 
 import msgspec
@@ -48,13 +48,16 @@ class TriggersQuery(msgspec.Struct):
 
 
 class Status(msgspec.Struct):
-    """The machine at a glance. `budget` is null while no cloud provider is configured."""
+    """The machine at a glance. `headroom` is what is left of it, of 1; `budget` is null while no
+    cloud provider is configured.
+    """
 
     version: str
     uptime_s: float
     engine: dict[str, Any]
     replication: dict[str, Any]
     kernels: Description
+    headroom: float
     triggers: list[Trigger]
     budget: dict[str, Any] | None
 
@@ -63,7 +66,7 @@ def operations(
     *,
     readiness: Readiness,
     metrics: Metrics,
-    status: Callable[[], Status],
+    status: Callable[[], Awaitable[Status]],
     triggers: Callable[[], list[Trigger]],
     openapi: Callable[[], bytes],
     drill: Callable[[], Any],
@@ -141,7 +144,7 @@ class _Endpoints:
         self,
         readiness: Readiness,
         metrics: Metrics,
-        status: Callable[[], Status],
+        status: Callable[[], Awaitable[Status]],
         triggers: Callable[[], list[Trigger]],
         openapi: Callable[[], bytes],
         drill: Callable[[], Any],
@@ -172,7 +175,7 @@ class _Endpoints:
         return Answer(200, self._openapi(), [(b"content-type", b"application/json")])
 
     async def read_status(self, call: Call) -> Answer:
-        return json_answer(self._status())
+        return json_answer(await self._status())
 
     async def read_triggers(self, call: Call) -> Answer | Stream:
         if call.query.live is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from monolite.web.endpoint import Endpoint
@@ -17,10 +17,12 @@ class Metrics:
         endpoints: Callable[[], Sequence[Endpoint]],
         gauges: Callable[[], dict[str, tuple[str, float]]],
         counters: Callable[[], dict[str, tuple[str, float]]],
+        routed: Callable[[], Mapping[tuple[str, str], int]],
     ) -> None:
         self._endpoints = endpoints
         self._gauges = gauges
         self._counters = counters
+        self._routed = routed
 
     def text(self) -> bytes:
         """The exposition format, version 0.0.4."""
@@ -57,6 +59,14 @@ class Metrics:
                 total += count
                 buckets.append(("+Inf" if bound is None else str(bound), total))
             seconds.add_metric([name], buckets=buckets, sum_value=measure.sum_s)
+        routed = CounterMetricFamily(
+            "monolite_inference_routed",
+            "Answers by who gave them, and why.",
+            labels=["provider", "reason"],
+        )
+        for (provider, reason), count in sorted(self._routed().items()):
+            routed.add_metric([provider, reason], count)
+        yield routed
         yield requests
         yield seconds
         for name, (doc, value) in self._gauges().items():

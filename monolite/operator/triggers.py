@@ -183,6 +183,22 @@ def stream_figures(
     ]
 
 
+def redis_figures(
+    *, memory_bytes: Callable[[], float], memory_bytes_max: Callable[[], float]
+) -> list[Figure]:
+    """The triggers of streams in Redis: the move that the embedded ones advise is made."""
+    return [
+        Figure(
+            "redis_memory_bytes",
+            "bytes",
+            memory_bytes,
+            memory_bytes_max,
+            "Redis keeps every event in memory. Trim the streams, set their max_age_ms, or give "
+            "it more.",
+        ),
+    ]
+
+
 def shared_figures() -> list[Figure]:
     """Those of subsystems to come, the same over every database."""
     return [

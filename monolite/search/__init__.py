@@ -24,4 +24,7 @@ committed with the rows it led to; a search waits until the index has seen what 
 
 **On failure.** A crash at any instant leaves rows and position of one commit. Where the disk takes
 no file, searches read the database, slower, and the log says so.
+
+**In PostgreSQL** the same rules hold over pgvector: exact up to some size, then an HNSW graph built
+beside; BM25 in one statement. Of several servers one follows, under a session's lock.
 """

@@ -13,7 +13,7 @@ from monolite.search.words import counted
 
 T = TypeVar("T")
 
-KINDS = ("search_index", "search_document")
+KINDS: tuple[str, ...] = ("search_index", "search_document")
 
 
 class DocumentRecord(msgspec.Struct):

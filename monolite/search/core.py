@@ -381,7 +381,24 @@ def _faults(document: DocumentIn, at: str) -> list[FieldError]:
             if size > METADATA_BYTES_MAX:
                 why = f"is larger than {METADATA_BYTES_MAX} bytes"
                 faults.append(FieldError(f"{at}/metadata", why))
+            elif _holds_nul(document.metadata):
+                why = "holds the character U+0000, which PostgreSQL can't store"
+                faults.append(FieldError(f"{at}/metadata", why))
     return faults
+
+
+def _holds_nul(metadata: dict[str, Any]) -> bool:
+    waiting: list[Any] = [metadata]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str) and "\0" in value:
+            return True
+        if isinstance(value, dict):
+            waiting += value.keys()
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return False
 
 
 def _line(line: bytes | None, bytes_max: int) -> DocumentIn:

@@ -73,6 +73,10 @@ class SearchEngine(Protocol):
 
     # ── Following ──────────────────────────────────────────────────────────────────────────────
 
+    def on_news(self, heard: Callable[[], None]) -> None:
+        """Call `heard` when another server may have defined or deleted an index."""
+        ...
+
     def following_alone(self) -> AbstractAsyncContextManager[asyncio.Event]:
         """Entered once no other server follows; the event is set when that may no longer be so."""
         ...

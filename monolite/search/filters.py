@@ -65,6 +65,8 @@ def _condition(path: tuple[str, ...], operator: str, value: Any, pointer: str) -
         values = [value]
     if not all(isinstance(one, Scalar) for one in values):
         raise _invalid(pointer, "takes strings, numbers, booleans and null")
+    if any(isinstance(one, str) and "\0" in one for one in values):
+        raise _invalid(pointer, "U+0000 is in no metadata")
     if operator in ("gt", "gte", "lt", "lte") and (isinstance(value, bool) or value is None):
         raise _invalid(pointer, "takes a string or a number")
     return Condition(path, operator, value, pointer)

@@ -117,6 +117,7 @@ class Followers:
         self._look = asyncio.Event()
         self._moved = asyncio.Event()
         self.changes_total = 0
+        engine.on_news(self.look)
 
     def look(self) -> None:
         """An index was defined or deleted."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,6 +140,9 @@ class SqliteSearchEngine:
             lambda connection: sqlite_store.renew(connection, tenant_id, index, now_ms)
         )
         self.work_waits.set()
+
+    def on_news(self, heard: Callable[[], None]) -> None:
+        """There is no other server."""
 
     @asynccontextmanager
     async def following_alone(self) -> AsyncIterator[asyncio.Event]:

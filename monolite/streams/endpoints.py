@@ -100,6 +100,7 @@ def operations(
             "Append events, all or none",
             e.append,
             {201: Appended},
+            joins=True,
             query=AppendQuery,
             body=EventToAppend | list[EventToAppend],
             decodes=False,

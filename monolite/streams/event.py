@@ -97,7 +97,10 @@ class DeliveredRun(Run):
     def __init__(
         self, ms: int, n: int, pieces: Sequence[bytes], delivery: int, fence: int, seq: int | None
     ) -> None:
-        super().__init__(ms, n, pieces)
+        # Not by the class above: a read of single events makes as many of these.
+        self.ms = ms
+        self.n = n
+        self.pieces = pieces
         self.delivery = delivery
         self.fence = fence
         self.seq = seq

@@ -364,7 +364,12 @@ class _Endpoints:
             await asyncio.sleep(0)
         task = asyncio.current_task()
         assert task is not None  # the sleep saw to it
-        gone = asyncio.create_task(_break_off(call, task))
+
+        def break_off(_: object) -> None:
+            task.cancel()
+
+        gone = call.gone()
+        gone.add_done_callback(break_off)
         try:
             with self._registered(call):
                 return await self._groups.read(
@@ -374,7 +379,7 @@ class _Endpoints:
             task.uncancel()
             return Read(())
         finally:
-            gone.cancel()
+            gone.remove_done_callback(break_off)
 
     async def ack(self, call: Call) -> Answer:
         wish: AckWish = call.body
@@ -473,9 +478,3 @@ def _dead(letter: DeadLetter) -> bytes:
     )
     kind = b"null" if letter.type is None else b'"%b"' % letter.type.encode()
     return b'{"id":"%d-%d","type":%b,"data":%b,%b' % (*letter.id, kind, letter.data, about[1:])
-
-
-async def _break_off(call: Call, task: asyncio.Task[object]) -> None:
-    while (await call.receive())["type"] != "http.disconnect":
-        pass
-    task.cancel()

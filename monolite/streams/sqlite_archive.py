@@ -16,6 +16,7 @@ import msgspec
 from monolite.errors import Conflict
 from monolite.streams import sqlite_leases as leases
 from monolite.streams import sqlite_segments as segments
+from monolite.streams.archive import EVENTS_AT_ONCE, KINDS, PENDING_AT_ONCE
 from monolite.streams.event_id import EventId, parse
 from monolite.streams.group import GroupSettings
 from monolite.streams.sqlite_leases import Held
@@ -27,15 +28,6 @@ from monolite.streams.sqlite_state import (
     load,
     load_log,
 )
-
-KINDS: tuple[str, ...] = (
-    "stream",
-    "stream_events",
-    "stream_group",
-    "stream_pending",
-    "stream_dead_letter",
-)
-"""A stream comes before its events, and they before what groups have of them."""
 
 _NAMES = "SELECT name FROM streams WHERE tenant_id = ? AND deleted_at IS NULL ORDER BY name"
 _MAKE = (
@@ -55,8 +47,6 @@ _BURY = (
     "INSERT INTO stream_dead_letters (tenant_id, group_id, seq, ms, n, event, deliveries, reason,"
     " consumer, dead_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_READ_AT_ONCE = 1000
-_PENDING_AT_ONCE = 500
 
 
 class SqliteStreamArchive:
@@ -130,7 +120,7 @@ class SqliteStreamArchive:
 def _events(connection: apsw.Connection, state: StreamState) -> Iterator[dict[str, Any]]:
     at = state.first
     while at <= state.last:
-        found = segments.read(connection, state.number, at, state.last, _READ_AT_ONCE)
+        found = segments.read(connection, state.number, at, state.last, EVENTS_AT_ONCE)
         if not found:
             return
         for piece in found:
@@ -159,8 +149,8 @@ def _group(
     }
     for lease in leases.between(connection, group.number, 0, SEQ_MAX):
         places = [place for place in lease.places() if place >= state.first]
-        for start in range(0, len(places), _PENDING_AT_ONCE):
-            part = places[start : start + _PENDING_AT_ONCE]
+        for start in range(0, len(places), PENDING_AT_ONCE):
+            part = places[start : start + PENDING_AT_ONCE]
             yield {
                 "kind": "stream_pending",
                 "stream": state.name,

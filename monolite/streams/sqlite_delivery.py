@@ -50,7 +50,8 @@ def read(
     position = max(group.position, state.first - 1)
     wanted = min(count, room, state.last - position)
     if wanted > 0:
-        pieces = segments.read(connection, state.number, position + 1, state.last, wanted)
+        rows = store.catalog.rows
+        pieces = segments.read(connection, state.number, position + 1, state.last, wanted, rows)
         runs += _deliver_new(connection, state, group, who, pieces, now_us)
     note(store, who, active=bool(runs))
     return Read(
@@ -234,7 +235,7 @@ def _deliver_new(
     group.pending += end - first
     due_us = fence + 1000 * group.settings.claim_idle_ms
     group.next_due_us = min(group.next_due_us, due_us)
-    return [DeliveredRun(p.ms, p.n, p.pieces, 1, fence, p.seq) for p in pieces]
+    return [DeliveredRun(ms, n, events, 1, fence, seq) for seq, ms, n, events in pieces]
 
 
 def note(store: Store, who: int, *, active: bool) -> None:

@@ -183,23 +183,6 @@ class SqliteGroupEngine:
 
         return self._change(tenant_id, stream, group, work)
 
-    def ack_within(
-        self,
-        connection: apsw.Connection,
-        tenant_id: int,
-        stream: str,
-        group: str,
-        tokens: Tokens,
-    ) -> Settled:
-        """Acknowledge in a transaction that is another's; NotFound where there is no group.
-
-        Whoever calls this calls `forget` where that transaction is taken back.
-        """
-        state, found = self._store.existing_group(connection, tenant_id, stream, group)
-        settled = settling.ack(connection, state, found, tokens, ())
-        found.save(connection)
-        return settled
-
     async def nack(
         self,
         tenant_id: int,

@@ -159,8 +159,20 @@ def hand_over(connection: apsw.Connection, group: int, lease: Lease, part: int, 
         connection.execute(_HAND_OVER, (*held, key(group, lease.first)))
         return
     old = Held(lease.at, lease.consumer, lease.deliveries)
-    moved = set(Lease(lease.first, 0, None, 0, part).places())
     remove(connection, group, lease)
+    low, high = (part & -part).bit_length() - 1, part.bit_length()
+    if not rest >> low & (1 << high - low) - 1:
+        # Nothing of the rest lies between: what is below, the part, what is above.
+        for bits, how in (
+            (rest & (1 << low) - 1, old),
+            (part, held),
+            (rest >> high << high, old),
+        ):
+            if bits:
+                zeros = (bits & -bits).bit_length() - 1
+                insert(connection, group, Lease(lease.first + zeros, *how, bits >> zeros))
+        return
+    moved = set(Lease(lease.first, 0, None, 0, part).places())
     _store(connection, group, ((seq, held if seq in moved else old) for seq in lease.places()))
 
 

@@ -20,7 +20,7 @@ import apsw
 from monolite.errors import Conflict
 from monolite.streams.event import NewEvent
 from monolite.streams.event_id import PART_MAX, EventId, after, following, granted
-from monolite.streams.sqlite_state import SEQ_MAX, StreamState, key
+from monolite.streams.sqlite_state import SEQ_MAX, RowRead, RowsRead, StreamState, key
 
 SEGMENT_COUNT_MAX = 128
 SEGMENT_BYTES_MAX = 64 * 1024
@@ -81,6 +81,14 @@ def append(
     for first, pieces in runs:
         _write(connection, state, first, pieces)
     return [(first, len(pieces)) for first, pieces in runs]
+
+
+def is_one(events: Sequence[NewEvent]) -> bool:
+    """Whether appending these takes a single statement."""
+    return (
+        len(events) <= SEGMENT_COUNT_MAX
+        and sum([len(event.piece) for event in events]) <= SEGMENT_BYTES_MAX
+    )
 
 
 def restore(
@@ -165,26 +173,51 @@ def _segments(pieces: Sequence[bytes]) -> list[Sequence[bytes]]:
 
 
 def read(
-    connection: apsw.Connection, number: int, first: int, last: int, count: int
+    connection: apsw.Connection,
+    number: int,
+    first: int,
+    last: int,
+    count: int,
+    rows: RowsRead | None = None,
 ) -> list[Piece]:
     """Events at the places `first` to `last`, at most `count`, and not many more bytes than
-    READ_BYTES_MAX; what was trimmed is left out.
+    READ_BYTES_MAX; what was trimmed is left out. With `rows`, on the writer's connection, what is
+    left of the row that was read last is not read again.
     """
     found: list[Piece] = []
     left, size = count, 0
-    start = segment_at(connection, number, first)
-    begin = key(number, first if start is None else start.seq)
+    known = rows.get(number, first) if rows is not None else None
+    if known is not None:
+        at = first - known.seq
+        taken = known.pieces[at : min(at + left, last - known.seq + 1)]
+        found.append(Piece(first, known.ms, known.n + at, taken))
+        left -= len(taken)
+        first += len(taken)
+        if left <= 0 or first > last:
+            return found
+        begin = key(number, first)
+    else:
+        start = segment_at(connection, number, first)
+        begin = key(number, first if start is None else start.seq)
+    events = b""
     for k, ms, n, events in connection.execute(_FROM, (begin, key(number, last))):
         seq = k & SEQ_MAX
         pieces = events.split(b"\n")
-        skipped = max(0, first - seq)
-        taken = pieces[skipped : min(skipped + left, last - seq + 1)]
-        if taken:
-            found.append(Piece(seq + skipped, ms, n + skipped, taken))
-            left -= len(taken)
-            size += len(events)
+        end = seq + len(pieces)
+        if seq >= first and len(pieces) <= left and end <= last + 1:
+            found.append(Piece(seq, ms, n, pieces))
+            left -= len(pieces)
+        else:
+            skipped = max(0, first - seq)
+            taken = pieces[skipped : min(skipped + left, last - seq + 1)]
+            if taken:
+                found.append(Piece(seq + skipped, ms, n + skipped, taken))
+                left -= len(taken)
+        size += len(events)
         if left <= 0 or size >= READ_BYTES_MAX:
             break
+    if rows is not None and 0 < len(events) <= SEGMENT_BYTES_MAX:
+        rows.put(number, RowRead(seq, ms, n, pieces))
     return found
 
 

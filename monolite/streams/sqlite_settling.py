@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
 import apsw
@@ -137,14 +138,19 @@ def _held(
             at += 1
             continue
         good = fence is None or (lease.at == fence and lease.consumer is not None)
-        part = 0
-        while at < len(seqs) and seqs[at] < lease.end:
-            bit = 1 << (seqs[at] - lease.first)
-            if good and lease.bits & bit:
-                part |= bit
-            else:
-                _refuse(connection, state, seqs[at], fence, stale)
-            at += 1
+        behind = bisect_left(seqs, lease.end, at)
+        begin, width = seqs[at] - lease.first, behind - at
+        if seqs[behind - 1] - seqs[at] == width - 1:
+            # Places in a row, as they were delivered.
+            meant = ((1 << width) - 1) << begin
+        else:
+            meant = sum([1 << (seq - lease.first) for seq in seqs[at:behind]])
+        part = meant & lease.bits if good else 0
+        if part != meant:
+            for seq in seqs[at:behind]:
+                if not part >> (seq - lease.first) & 1:
+                    _refuse(connection, state, seq, fence, stale)
+        at = behind
         if part:
             yield lease, part
 
@@ -156,12 +162,12 @@ def _seqs(
     fence: int | None,
     stale: list[str],
 ) -> set[int]:
-    seqs = set()
+    seqs = {place for place in places if isinstance(place, int) and place <= SEQ_MAX}
+    if len(seqs) == len(places):
+        return seqs
     for place in places:
         if isinstance(place, int):
-            if place <= SEQ_MAX:
-                seqs.add(place)
-            else:
+            if place > SEQ_MAX:
                 stale.append(tokens.text(fence or 0, place))
             continue
         seq = segments.seek(connection, state.number, state.first, state.last, place)

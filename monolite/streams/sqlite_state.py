@@ -8,7 +8,8 @@ failed lets go of the stream it touched, and the next one reads it again.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import apsw
 
@@ -23,6 +24,7 @@ SEQ_BITS = 40
 SEQ_MAX = (1 << SEQ_BITS) - 1
 NUMBER_MAX = (1 << 63 - SEQ_BITS) - 1
 KEPT_COUNT_MAX = 10_000
+ROWS_KEPT = 64
 
 _STREAM = (
     "SELECT id, name, first_seq, last_seq, last_ms, last_n, max_length, max_age_ms, created_at"
@@ -168,11 +170,48 @@ class StreamState:
         return self.last - self.first + 1
 
 
+class RowRead(NamedTuple):
+    """A row of events, taken apart: those from the place `seq` on, with their first id."""
+
+    seq: int
+    ms: int
+    n: int
+    pieces: Sequence[bytes]
+
+
+class RowsRead:
+    """The row that deliveries read last, of some streams.
+
+    A row of a hundred events is read by two consumers, or in two halves, and never changes. A
+    number may come again, so what is known of a stream is forgotten with its state.
+    """
+
+    def __init__(self) -> None:
+        self._rows: OrderedDict[int, RowRead] = OrderedDict()
+
+    def get(self, number: int, seq: int) -> RowRead | None:
+        """The row that holds a place, where it is known."""
+        row = self._rows.get(number)
+        return row if row is not None and 0 <= seq - row.seq < len(row.pieces) else None
+
+    def put(self, number: int, row: RowRead) -> None:
+        """Remember a row as the last of its stream."""
+        self._rows[number] = row
+        self._rows.move_to_end(number)
+        if len(self._rows) > ROWS_KEPT:
+            self._rows.popitem(last=False)
+
+    def forget(self, number: int) -> None:
+        """A stream's row may be another's soon."""
+        self._rows.pop(number, None)
+
+
 class Catalog:
     """The streams in use, by tenant and name."""
 
     def __init__(self) -> None:
         self._streams: OrderedDict[tuple[int, str], StreamState] = OrderedDict()
+        self.rows = RowsRead()
 
     def get(self, tenant_id: int, name: str) -> StreamState | None:
         """A stream that is known without a look into the file."""
@@ -188,7 +227,8 @@ class Catalog:
         if state is not None:
             self._streams[tenant_id, name] = state
             if len(self._streams) > KEPT_COUNT_MAX:
-                self._streams.popitem(last=False)
+                _, dropped = self._streams.popitem(last=False)
+                self.rows.forget(dropped.number)
         return state
 
     def make(
@@ -213,11 +253,14 @@ class Catalog:
 
     def forget(self, tenant_id: int, name: str) -> None:
         """Read it again before its next use."""
-        self._streams.pop((tenant_id, name), None)
+        state = self._streams.pop((tenant_id, name), None)
+        if state is not None:
+            self.rows.forget(state.number)
 
     def forget_all(self) -> None:
         """Read every stream again."""
         self._streams.clear()
+        self.rows = RowsRead()
 
 
 def load(connection: apsw.Connection, tenant_id: int, name: str) -> StreamState | None:

@@ -104,6 +104,7 @@ class Store:
         work: Callable[[apsw.Connection], T],
         *,
         is_long: bool = False,
+        is_atomic: bool = False,
     ) -> asyncio.Future[T]:
         """Submit a write to one stream and its groups."""
 
@@ -114,7 +115,9 @@ class Store:
                 self.forget(tenant_id, stream)
                 raise
 
-        return self.writer.submit(guarded, is_long=is_long)
+        return self.writer.submit(
+            guarded, is_long=is_long, is_atomic=is_atomic, is_prompt=not is_long
+        )
 
     def forget(self, tenant_id: int, stream: str) -> None:
         """What was learned of a stream goes with the write that failed."""
@@ -205,10 +208,12 @@ class Store:
                 other: asyncio.Future[list[tuple[EventId, int]]] = self._loop.create_future()
                 joined.others.append(other)
                 return other
-            joined = Joined(events, size)
-            future = self._submit(key, joined)
-            self._gathering[key] = joined
-            return future
+        joined = Joined(events, size)
+        future = self._submit(key, joined)
+        with self._lock:
+            if not joined.has_begun:
+                self._gathering[key] = joined
+        return future
 
     def _submit(self, key: Key, joined: Joined) -> asyncio.Future[list[tuple[EventId, int]]]:
         def work(connection: apsw.Connection) -> list[tuple[EventId, int]]:
@@ -217,8 +222,13 @@ class Store:
                 if self._gathering.get(key) is joined:
                     del self._gathering[key]
             try:
-                state = self.made(connection, *key)
-                ((first, _),) = self.append(connection, state, joined.events)
+                state = self.catalog.get(*key)
+                if state is not None and segments.is_one(joined.events):
+                    ((first, _),) = self.append(connection, state, joined.events)
+                else:
+                    with connection:  # a savepoint: it takes more than one statement
+                        state = self.made(connection, *key)
+                        ((first, _),) = self.append(connection, state, joined.events)
             except Exception as error:
                 self._loop.call_soon_threadsafe(joined.settle, error)
                 raise
@@ -231,8 +241,9 @@ class Store:
                 # The first has gone before its turn; the others are still to be written.
                 self._resubmit(key, joined)
 
-        future = self.change(*key, work)
-        future.add_done_callback(ended)
+        future = self.change(*key, work, is_atomic=True)
+        if not future.done():
+            future.add_done_callback(ended)
         return future
 
     def _resubmit(self, key: Key, joined: Joined) -> None:
@@ -262,6 +273,8 @@ class Store:
         if self._written:
             written, self._written = self._written, []
             for joined in written:
+                if joined.others:
+                    self.writer.have_company()
                 joined.settle(None)
         if self._appended:
             appended, self._appended = self._appended, set()

@@ -10,7 +10,6 @@ measure   how long events are kept, and how many groups there are, for the opera
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import apsw
@@ -22,10 +21,9 @@ from monolite.streams.sqlite import trim_stream
 from monolite.streams.sqlite_state import SEQ_MAX, key
 from monolite.streams.sqlite_store import Store
 from monolite.streams.stream import Trim
+from monolite.streams.upkeep import CONSUMER_KEPT_MS, Kept
 
 ROWS_AT_ONCE = 500
-CONSUMER_KEPT_MS = 7 * 86_400_000
-"""How long one is remembered that asks no more and holds nothing."""
 
 _HIDDEN = "SELECT id FROM streams WHERE deleted_at IS NOT NULL LIMIT 1"
 _ORPHAN = "SELECT id, tenant_id FROM stream_groups WHERE stream_id = 0 LIMIT 1"
@@ -55,14 +53,6 @@ _GONE = (
     " (SELECT 1 FROM stream_leases WHERE k BETWEEN c.group_id << 40 AND c.group_id << 40 | ?"
     " AND consumer_id = c.id) LIMIT ?"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """How long the oldest event has been kept, and the most groups that one stream has."""
-
-    hours: float = 0.0
-    group_count: int = 0
 
 
 class SqliteStreamUpkeep:

@@ -18,7 +18,7 @@ Tokens = Mapping[int, Sequence[Place]]
 """Places by fence: what a call acknowledges, or gives back."""
 
 _DIGITS_MAX = 18
-_ID_PLACE = re.compile(r"([0-9]{1,19})-([0-9]{1,19})").fullmatch
+_ID_PLACE = re.compile(r"(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,18})").fullmatch
 
 
 def by_fence(texts: Iterable[str]) -> tuple[dict[int, list[Place]], list[str]]:

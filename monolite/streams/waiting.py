@@ -103,6 +103,13 @@ class Waiting:
         for place in self._lines.get(key, {}).get(group, ()):
             place.call()
 
+    def call_stream(self, key: Key) -> None:
+        """All who wait at a stream: what happened there is not known, or it is gone."""
+        for event in self._followers.get(key, ()):
+            event.set()
+        for group in self._lines.get(key, ()):
+            self.call_all(key, group)
+
     def call_everyone(self) -> None:
         """Everyone: what happened where is not known."""
         for followers in self._followers.values():

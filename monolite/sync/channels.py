@@ -190,6 +190,7 @@ class Channels:
         self._open: dict[tuple[int, str], Channel] = {}
         self._counts: dict[int, int] = {}
         self._reading: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
         self.delivered_total = 0
 
     @property
@@ -226,7 +227,7 @@ class Channels:
         timer = asyncio.get_running_loop().call_later(time_s, waiter.wake)
         try:
             # What was committed since the caller looked is seen by this look.
-            if waiter.position >= channel.position:
+            if waiter.position >= channel.position and not self._is_stopping:
                 self.changed(*waiter.key)
                 await waiter.done
         finally:
@@ -303,6 +304,13 @@ class Channels:
                 if message is None:
                     message = messages[id(format)] = format.presence(blob)
                 listener.outlet.push(message, droppable=True)
+
+    def stop_waiting(self) -> None:
+        """The server stops: long polls are answered with what there is."""
+        self._is_stopping = True
+        for channel in self._open.values():
+            for waiter in channel.waiters:
+                waiter.wake()
 
     def close(self) -> None:
         """Read no more."""

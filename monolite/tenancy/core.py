@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from monolite.clock import Clock, Identifiers
@@ -38,6 +38,7 @@ class Tenancy:
         changed: Callable[[], None],
         key_ended: Callable[[str], None],
         tenant_ended: Callable[[int], None],
+        erase: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         self._engine = engine
         self._tokens = tokens
@@ -47,6 +48,7 @@ class Tenancy:
         self._changed = changed
         self._key_ended = key_ended
         self._tenant_ended = tenant_ended
+        self._erase = erase
 
     async def create_tenant(
         self,
@@ -207,6 +209,9 @@ class Tenancy:
         return token, expires_at_s * 1000
 
     async def _remove(self, number: int) -> None:
+        if self._erase is not None:
+            # What lies in another store goes first: the tenant's row is what remembers it.
+            await self._erase(number)
         while not await self._engine.continue_delete(number, _DELETE_ROW_COUNT):  # noqa: ASYNC110
             # Others' writes get their turn between two batches.
             await asyncio.sleep(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -70,7 +70,7 @@ class NewKey(msgspec.Struct, forbid_unknown_fields=True):
     name: Label
     scopes: Annotated[list[str], msgspec.Meta(min_length=1, max_length=32)]
     expires_at: str | None = None
-    privacy: Annotated[str, msgspec.Meta(pattern="^(private|public)$")] | None = None
+    privacy: Annotated[str, msgspec.Meta(pattern=f"^{NAME_PATTERN}$")] | None = None
     tier: Annotated[str, msgspec.Meta(pattern="^(basic|standard|advanced)$")] | None = None
 
 
@@ -117,9 +117,14 @@ class TokenMade(msgspec.Struct):
     expires_at: str
 
 
-def operations(tenancy: Tenancy, portability: Portability, cursors: Cursors) -> list[Operation]:
-    """The route table."""
-    e = _Endpoints(tenancy, portability, cursors)
+def operations(
+    tenancy: Tenancy,
+    portability: Portability,
+    cursors: Cursors,
+    is_privacy: Callable[[int, str], Awaitable[bool]],
+) -> list[Operation]:
+    """The route table. `is_privacy` says whether a tenant's key may carry a `privacy`."""
+    e = _Endpoints(tenancy, portability, cursors, is_privacy)
     tenant, key = "/v1/tenants/{name}", {"id": _KEY_ID}
     return [
         Operation(
@@ -293,10 +298,17 @@ def operations(tenancy: Tenancy, portability: Portability, cursors: Cursors) -> 
 
 
 class _Endpoints:
-    def __init__(self, tenancy: Tenancy, portability: Portability, cursors: Cursors) -> None:
+    def __init__(
+        self,
+        tenancy: Tenancy,
+        portability: Portability,
+        cursors: Cursors,
+        is_privacy: Callable[[int, str], Awaitable[bool]],
+    ) -> None:
         self._tenancy = tenancy
         self._portability = portability
         self._cursors = cursors
+        self._is_privacy = is_privacy
 
     async def create(self, call: Call) -> Answer:
         tenant, key = await self._tenancy.create_tenant(
@@ -391,6 +403,12 @@ class _Endpoints:
 
     async def _create_key(self, call: Call, tenant_number: int) -> Answer:
         body: NewKey = call.body
+        if body.privacy is not None and not await self._is_privacy(tenant_number, body.privacy):
+            why = (
+                f"{body.privacy!r} is none of private, public and the tenant's data classes"
+                " (PUT /v1/ai/policy)"
+            )
+            raise Invalid(f"privacy: {why}.", [FieldError("#/privacy", why)])
         key, text = await self._tenancy.create_key(
             call.principal,
             tenant_number,

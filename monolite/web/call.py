@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,11 @@ class Call:
     """
 
     __slots__ = (
+        "_gone",
         "body",
         "body_bytes_max",
         "client_host",
+        "guard",
         "headers",
         "is_admitted",
         "is_streamed",
@@ -43,6 +46,7 @@ class Call:
         "raw",
         "receive",
         "request_id",
+        "rider",
     )
 
     def __init__(
@@ -71,6 +75,9 @@ class Call:
         self.is_admitted = False
         self.is_streamed = False
         self.once: Once | None = None
+        self.rider: Callable[[Any, Answer], None] | None = None
+        self.guard: Callable[[Any], Awaitable[None] | None] | None = None
+        self._gone: asyncio.Task[None] | None = None
 
     @property
     def tenant_id(self) -> int:
@@ -122,12 +129,58 @@ class Call:
 
         It stores the answer under the Idempotency-Key, so that effect and answer are one commit.
         Where it answers something, as it does over PostgreSQL, that is awaited before the commit.
-        None where the caller gave no key.
+        What `X-Lock` asks for is looked at before, and what `X-Event` and `X-Ack` ask for is done
+        behind all else. None where the caller gave none of these.
         """
-        once = self.once
+        inner = self._unguarded(answer)
+        guard = self.guard
+        if guard is None:
+            return inner
+        look = guard
+
+        def guarded(transaction: Any, result: Any) -> Awaitable[None] | None:
+            looking = look(transaction)
+            if looking is not None:
+                return _in_turn(looking, inner, transaction, result)
+            return None if inner is None else inner(transaction, result)
+
+        return guarded
+
+    def _unguarded(
+        self, answer: Callable[[Any], Answer]
+    ) -> Callable[[Any, Any], Awaitable[None] | None] | None:
+        once, rider = self.once, self.rider
+        if rider is not None:
+            ride = rider
+
+            def both(transaction: Any, result: Any) -> None:
+                shown = answer(result)
+                if once is not None:
+                    once.record(transaction, shown)
+                ride(transaction, shown)
+
+            return both
         if once is None:
             return None
         return lambda transaction, result: once.record(transaction, answer(result))
+
+    def gone(self) -> asyncio.Task[None]:
+        """Done once the client has hung up, for which the body has to be read; it ends with the
+        call. All who wait share it: a second `receive` beside a first may be told of a hang-up
+        that was none.
+        """
+        if self._gone is None:
+            self._gone = asyncio.create_task(self._hung_up())
+        return self._gone
+
+    def end(self) -> None:
+        """The call is over."""
+        if self._gone is not None:
+            self._gone.cancel()
+
+    async def _hung_up(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body piece by piece, where the operation declares `Chunks` or `is_streamed`.
@@ -157,3 +210,15 @@ class Call:
             if not message.get("more_body", False):
                 return
             message = await self.receive()
+
+
+async def _in_turn(
+    looking: Awaitable[None],
+    then: Callable[[Any, Any], Awaitable[None] | None] | None,
+    transaction: Any,
+    result: Any,
+) -> None:
+    await looking
+    doing = None if then is None else then(transaction, result)
+    if doing is not None:
+        await doing

@@ -45,6 +45,10 @@ from monolite.web.outlets import Outlet, Outlets, Why
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Barrier = Callable[[], Awaitable[None]]
 
+Ride = Callable[[Call], Callable[[Any, Answer], None]]
+Guard = Callable[[Call], Callable[[Any], Awaitable[None] | None]]
+"""What a call's `X-Event` and `X-Ack` ask for; raises DomainError."""
+
 log = logging.getLogger("monolite.web")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}").fullmatch
@@ -71,6 +75,8 @@ class Pipeline:
     clock: Clock
     barrier: Barrier | None
     outlets: Outlets
+    ride: Ride
+    guard: Guard
     log_requests: bool = False
 
 
@@ -155,6 +161,7 @@ class Endpoint:
                 else:
                     await self._send_stream(outcome, answered, call, send)
         finally:
+            call.end()
             elapsed_s = perf_counter() - started
             self.measure.observe(outcome.status, elapsed_s)
             if self.pipeline.log_requests or elapsed_s > _SLOW_S or outcome.status >= 500:
@@ -193,6 +200,12 @@ class Endpoint:
         elif operation.body is Chunks:
             self._check_type(call)
             self._declared_length(call)
+        if b"x-event" in call.headers or b"x-ack" in call.headers:
+            self._join(call)
+            call.rider = self.pipeline.ride(call)
+        if b"x-lock" in call.headers:
+            self._join(call)
+            call.guard = self.pipeline.guard(call)
         if b"prefer" in call.headers and operation.is_write and self._wants_replicated(call):
             return await self._replicated(call)
         if operation.creates and b"idempotency-key" in call.headers:
@@ -226,6 +239,14 @@ class Endpoint:
                 code="idempotency_not_possible",
             )
         return True
+
+    def _join(self, call: Call) -> None:
+        if not self.operation.joins or call.is_streamed:
+            raise Malformed(
+                "X-Event, X-Ack and X-Lock go with one write of documents, jobs or events, and not"
+                " with this.",
+                code="nothing_to_join",
+            )
 
     async def _once(self, call: Call) -> Answer | Stream | Live:
         idempotency = self.pipeline.idempotency
@@ -297,7 +318,8 @@ class Endpoint:
         task = asyncio.current_task()
         assert task is not None  # __call__ saw to it
         # Whoever reads the body meets the client's end there; two readers would share its pieces.
-        gone = None if call.is_streamed else asyncio.create_task(self._disconnected(call, task))
+        if not call.is_streamed:
+            call.gone().add_done_callback(lambda gone: None if gone.cancelled() else task.cancel())
         try:
             # Closed at once when it is broken off: an export holds a snapshot open.
             async with aclosing(stream.chunks) as chunks:
@@ -310,8 +332,7 @@ class Endpoint:
         except DomainError as error:
             log.info("a stream broke off: %s", error.detail, extra=self._context(call))
         finally:
-            if gone is not None:
-                gone.cancel()
+            call.end()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_live(self, live: Live, headers: Headers, call: Call, send: Send) -> None:
@@ -338,12 +359,6 @@ class Endpoint:
             live.leave()
             outlet.close()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    @staticmethod
-    async def _disconnected(call: Call, task: asyncio.Task[Any]) -> None:
-        while (await call.receive())["type"] != "http.disconnect":
-            pass
-        task.cancel()
 
     def _log(self, call: Call, status: int, elapsed_s: float) -> None:
         level = logging.ERROR if status >= 500 else logging.INFO

@@ -58,6 +58,8 @@ class IdempotencyEngine(Protocol):
     ) -> Awaitable[None] | None:
         """Store it in the engine's open transaction; what it returns is awaited there.
 
+        In one of its own where `transaction` is None: the effect lies in another store.
+
         Raises Conflict (`idempotency_in_progress`) where another server has stored one.
         """
         ...

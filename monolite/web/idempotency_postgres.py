@@ -52,6 +52,13 @@ class PostgresIdempotencyEngine:
         answer: StoredAnswer,
         expires_at_ms: int,
     ) -> None:
+        if transaction is None:
+            await self._pool.transaction(
+                lambda own: self.record(
+                    own, tenant_id, identity, operation, key, answer, expires_at_ms
+                )
+            )
+            return
         stored = await transaction.fetchval(
             # An expired answer that the purge has not reached yet gives way.
             "INSERT INTO idempotent_answers AS kept (tenant_id, identity, operation, key,"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 import apsw
 import msgspec
 
@@ -36,6 +38,25 @@ class SqliteIdempotencyEngine:
 
     def record(
         self,
+        transaction: apsw.Connection | None,
+        tenant_id: int,
+        identity: str,
+        operation: str,
+        key: str,
+        answer: StoredAnswer,
+        expires_at_ms: int,
+    ) -> Awaitable[None] | None:
+        if transaction is None:
+            return self._writer.submit(
+                lambda connection: self._insert(
+                    connection, tenant_id, identity, operation, key, answer, expires_at_ms
+                )
+            )
+        self._insert(transaction, tenant_id, identity, operation, key, answer, expires_at_ms)
+        return None
+
+    @staticmethod
+    def _insert(
         transaction: apsw.Connection,
         tenant_id: int,
         identity: str,

@@ -19,6 +19,29 @@ _IDEMPOTENCY = {
     "description": "The stored answer is replayed for 24 hours.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
+_EVENT = {
+    "name": "X-Event",
+    "in": "header",
+    "description": "A stream, and a type: the answer is appended to it in the same commit.",
+    "schema": {"type": "string", "pattern": f"^{NAME_PATTERN}(; type=[A-Za-z0-9._:/-]+)?$"},
+    "example": "orders; type=order.created",
+}
+_ACK = {
+    "name": "X-Ack",
+    "in": "header",
+    "description": "A stream, a group and tokens: their deliveries are acknowledged in the same"
+    " commit, or nothing is written (409, `delivery_lost`).",
+    "schema": {"type": "string", "pattern": f"^{NAME_PATTERN}/{NAME_PATTERN} [0-9.,-]+$"},
+    "example": "orders/mailer 1763871234567890.1",
+}
+_LOCK = {
+    "name": "X-Lock",
+    "in": "header",
+    "description": "A lock that is held for exactly this write; with owner and token, one that they"
+    " hold. Else nothing is written (409, `lock_held` or `lock_lost`).",
+    "schema": {"type": "string", "pattern": f"^{NAME_PATTERN}/[^/\\s;]+( *;.*)?$"},
+    "example": "imports/sales",
+}
 _PREFER = {
     "name": "Prefer",
     "in": "header",
@@ -127,6 +150,8 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
         )
     if operation.creates:
         parameters.append(_IDEMPOTENCY)
+    if operation.joins:
+        parameters += [_EVENT, _ACK, _LOCK]
     if operation.is_write:
         parameters.append(_PREFER)
     return parameters

@@ -74,6 +74,8 @@ class Operation:
     streams: tuple[str, ...] = ()
     stream_bytes_max: int = 0
     creates: bool = False
+    # X-Event and X-Ack are honoured: the write is one transaction, whose companion is asked for.
+    joins: bool = False
     hot: bool = False
     # False where the query's keys are the caller's own, as a filter's field names are.
     known_query: bool = True

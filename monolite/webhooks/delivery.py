@@ -111,11 +111,21 @@ class Deliverer:
             try:
                 await self._run()
             except NotFound:
-                if not await self._means.feed.remake_group(*self._where):
+                # Broken off between, it would leave a group that is nobody's.
+                if not await asyncio.shield(self._remake_group()):
                     await asyncio.sleep(_RETRY_S)
             except StorageError as error:
                 log.warning("a webhook's events can't be read now: %s", error)
                 await asyncio.sleep(_RETRY_S)
+
+    async def _remake_group(self) -> bool:
+        if not await self._means.feed.remake_group(*self._where):
+            return False
+        # Whoever deletes a webhook deletes its group after it: one of the two finds this group.
+        there = await self._means.engine.get(*self.webhook.key) is not None
+        if not there:
+            await self._means.feed.delete_group(*self._where)
+        return there
 
     async def finish(self) -> None:
         """After `run` was cancelled: let requests under way end, break off those that don't, and

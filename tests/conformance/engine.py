@@ -18,6 +18,22 @@ class Engine:
         self._execute = execute
         self.settings = {} if url is None else {"MONOLITE_DATABASE_URL": url}
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether several servers may run on it."""
+        return self._url is not None
+
+    def update(self, table: str, change: str) -> None:
+        """Change all rows of a table, while no server runs."""
+        if self._url is not None:
+            self._execute(f"UPDATE monolite.{table} SET {change}", self._url)
+            return
+        database = apsw.Connection(str(self.data / "monolite.db"))
+        try:
+            database.execute(f"UPDATE {table} SET {change}")
+        finally:
+            database.close()
+
     def count(self, table: str) -> int:
         """How many rows a table has."""
         if self._url is not None:

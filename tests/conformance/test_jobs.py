@@ -232,6 +232,22 @@ def test_a_time_out_ends_an_attempt_whatever_was_extended(client: httpx.Client) 
     assert look(client, job["id"])["errors"][0]["error"] == "timed out"
 
 
+def test_a_time_out_is_60_s_unless_its_producer_says_another_or_none(client: httpx.Client) -> None:
+    ordinary = add(client, "x")
+    added = {ordinary: 60, add(client, "y", timeout_s=None): None, add(client, "z", timeout_s=9): 9}
+    assert {one: look(client, one)["timeout_s"] for one in added} == added
+    ends = {job["id"]: job["lease_expires_at"] for job in claim(client, lease_s=3600)}
+    began = datetime.now(UTC)
+    for one, timeout_s in added.items():
+        held_s = (datetime.fromisoformat(ends[one]) - began).total_seconds()
+        assert held_s == pytest.approx(timeout_s or 3600, abs=5 if timeout_s == 9 else 30)
+    alone = add(client, "alone")
+    (job,) = claim(client, lease_s=1)
+    assert job["id"] == alone
+    extended = end(client, job, "extend", lease_s=3600).json()["lease_expires_at"]
+    assert (datetime.fromisoformat(extended) - began).total_seconds() < 90
+
+
 def test_a_worker_cannot_complete_anothers_job(client: httpx.Client, other: httpx.Client) -> None:
     add(client, 1)
     add(client, 2)

@@ -68,6 +68,42 @@ def test_workers_at_both_servers_share_a_queue(both: tuple[httpx.Client, httpx.C
     assert counts(both[1]) == {"completed": 156}
 
 
+def test_locks_whose_names_have_one_hash_are_apart(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    url = postgres.new_database()
+    # From now on every name has the same hash in this database.
+    postgres.execute(
+        "DO $do$ BEGIN SET LOCAL allow_system_table_mods = on;"
+        " ALTER FUNCTION pg_catalog.hashtextextended(text, bigint) RENAME TO hashed_before;"
+        " CREATE FUNCTION pg_catalog.hashtextextended(text, bigint) RETURNS bigint"
+        " LANGUAGE sql IMMUTABLE AS 'SELECT 7::bigint'; END $do$",
+        url,
+    )
+    hashes = "SELECT hashtextextended('a', 7), hashtextextended('b', 7)"
+    assert tuple(postgres.execute(hashes, url)[0]) == (7, 7)
+    with (
+        running_server(tmp_path / "a", MONOLITE_DATABASE_URL=url) as server,
+        Tenant(server) as tenant,
+    ):
+        client = tenant.client
+        first = token(client, "a", "/v1/locks/n/first")
+        second = token(client, "b", "/v1/locks/n/second")
+        assert second > first
+        waiting = threading.Thread(
+            target=token, args=(client, "c", "/v1/locks/n/first"), kwargs={"wait_ms": 30_000}
+        )
+        waiting.start()
+        eventually(lambda: bool(client.get("/v1/locks").json()["data"][0]["waiters"]), "c waits")
+        assert token(client, "d", "/v1/locks/n/third") > second
+        assert release(client, "b", second, "/v1/locks/n/second").status_code == 204
+        assert acquire(client, "b", "/v1/locks/n/first").status_code == 409
+        assert release(client, "a", first, "/v1/locks/n/first").status_code == 204
+        waiting.join(20)
+        shown = {one["key"]: one["owner"] for one in client.get("/v1/locks").json()["data"]}
+        assert shown == {"first": "c", "third": "d"}
+
+
 def test_two_servers_bring_a_tick_once(both: tuple[httpx.Client, httpx.Client]) -> None:
     given = {"cron": "* * * * * *", "queue": "ticks", "payload": 1}
     assert both[0].put("/v1/schedules/s", json=given).status_code == 201

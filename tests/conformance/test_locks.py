@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import threading
 import time
 from typing import Any
@@ -120,6 +122,44 @@ def test_who_waits_goes_before_who_comes_and_in_order(client: httpx.Client) -> N
     for thread in threads:
         thread.join(20)
     assert order == owners
+
+
+def test_a_thousand_waiters_on_one_lock_each_get_it(tenant: Tenant, engine_name: str) -> None:
+    # PostgreSQL needs half a minute for a thousand.
+    count = 1000 if engine_name == "sqlite" else 200
+    number = token(tenant.client, "holder")
+    held: list[int] = []
+
+    async def call(line: str, body: bytes) -> Any:
+        reader, writer = await asyncio.open_connection("127.0.0.1", tenant.server.port)
+        head = f"{line} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {tenant.key}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        writer.write(f"{head}Connection: close\r\n\r\n".encode() + body)
+        answer = await reader.read()
+        writer.close()
+        status, _, rest = answer.partition(b"\r\n\r\n")
+        return int(status.split()[1]), rest
+
+    async def wait(owner: str) -> None:
+        body = json.dumps({"owner": owner, "ttl_ms": 60_000, "wait_ms": 60_000}).encode()
+        status, answer = await call(f"PUT {L}", body)
+        assert status == 200, answer
+        held.append(json.loads(answer)["token"])
+        status, answer = await call(f"DELETE {L}?owner={owner}&token={held[-1]}", b"")
+        assert status == 204, answer
+
+    async def all_of_them() -> None:
+        waiting = [asyncio.create_task(wait(f"w{n}")) for n in range(count)]
+        deadline = time.monotonic() + 60
+        while len(tenant.client.get("/v1/locks").json()["data"][0]["waiters"]) < count:
+            assert time.monotonic() < deadline, "not all stand in line"
+            await asyncio.sleep(0.1)
+        assert release(tenant.client, "holder", number).status_code == 204
+        await asyncio.gather(*waiting)
+
+    asyncio.run(all_of_them())
+    assert held == sorted(held)
+    assert len(set(held)) == count
 
 
 def test_of_many_that_ask_at_once_one_holds(client: httpx.Client) -> None:

@@ -1,4 +1,4 @@
-"""Queues on SQLite against a model, with a clock of its own: order, leases, tokens, keys."""
+"""Queues of either engine against a model, with a clock of its own: order, leases, tokens, keys."""
 
 from __future__ import annotations
 
@@ -10,20 +10,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hypothesis import settings, strategies
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis import HealthCheck, settings, strategies
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from monolite.errors import Conflict
 from monolite.jobs.engine import Claim
 from monolite.jobs.job import FINAL, Held, NewJob
+from monolite.jobs.postgres import PostgresJobEngine
 from monolite.jobs.sqlite import SqliteJobEngine
+from monolite.storage.postgres.migrate import migrate, shipped_migrations
+from monolite.storage.postgres.notifications import Notifications
+from monolite.storage.postgres.pool import Pool
 from monolite.storage.sqlite.connection import open_reader, open_writer
 from monolite.storage.sqlite.migrate import create_database
 from monolite.storage.sqlite.readers import Readers
 from monolite.storage.sqlite.schema import shipped_schema
 from monolite.storage.sqlite.writer import Writer
+from tests.postgres_server import PostgresServer
 
-TENANT, QUEUE = 1, "q"
+QUEUE = "q"
 DELAY_MS = 1000
 LIMITS = {"one": 1, "two": 2}
 
@@ -52,16 +63,25 @@ class JobMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
-        self.path = Path(self.folder.name) / "monolite.db"
-        create_database(self.path, schema=shipped_schema(), now_ms=1)
+        self.tenant = 1
         self.loop = asyncio.new_event_loop()
+        self.make()
         self.now = 1_000_000
         self.numbers = itertools.count(1)
         self.jobs: dict[str, Modelled] = {}
         self.tokens: list[tuple[str, int]] = []
         self.completions: Counter[str] = Counter()
         self.open()
+
+    # ── The store ──────────────────────────────────────────────────────────────────────────────
+
+    engine: Any
+
+    def make(self) -> None:
+        """A store that is empty."""
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name) / "monolite.db"
+        create_database(self.path, schema=shipped_schema(), now_ms=1)
 
     def open(self) -> None:
         async def opened() -> None:
@@ -80,10 +100,14 @@ class JobMachine(RuleBasedStateMachine):
         self.loop.run_until_complete(self.writer.close())
         self.loop.run_until_complete(self.readers.close())
 
+    def remove(self) -> None:
+        """The store goes with the example."""
+        self.folder.cleanup()
+
     def teardown(self) -> None:
         self.close()
+        self.remove()
         self.loop.close()
-        self.folder.cleanup()
 
     def run(self, awaitable: Any) -> Any:
         async def awaited() -> Any:
@@ -99,7 +123,7 @@ class JobMachine(RuleBasedStateMachine):
         attempts=strategies.integers(1, 3),
         unique=strategies.sampled_from([None, None, None, "u1", "u2"]),
         key=strategies.sampled_from([None, "one", "one", "two"]),
-        timeout=strategies.sampled_from([None, None, None, 1500]),
+        timeout=strategies.sampled_from([None, 60_000, 60_000, 1500]),
     )
     def add(
         self,
@@ -115,7 +139,7 @@ class JobMachine(RuleBasedStateMachine):
             *(f"job-{number}", str(number), priority, self.now + delay, attempts, timeout, None),
             *(unique, key, LIMITS.get(key or "", 1)),
         )
-        (added,) = self.run(self.engine.add(TENANT, QUEUE, [job], self.now))
+        (added,) = self.run(self.engine.add(self.tenant, QUEUE, [job], self.now))
         live = [j for j in self.live() if unique is not None and j.unique_key == unique]
         if live:
             assert (added.id, added.is_new) == (live[0].id, False)
@@ -132,7 +156,7 @@ class JobMachine(RuleBasedStateMachine):
         self.rescue()
         secret = 1_000_000 + next(self.numbers)
         claimed = self.run(
-            self.engine.claim(Claim(TENANT, QUEUE, "w", limit, lease, self.now, secret))
+            self.engine.claim(Claim(self.tenant, QUEUE, "w", limit, lease, self.now, secret))
         )
         expected = []
         running = Counter(j.concurrency_key for j in self.live() if j.state == "running")
@@ -160,7 +184,7 @@ class JobMachine(RuleBasedStateMachine):
     @rule(data=strategies.data(), wrong=strategies.sampled_from([False, False, False, True]))
     def complete(self, data: Any, wrong: bool) -> None:
         held = self.held(data, wrong)
-        stale = self.run(self.engine.complete(TENANT, [held], self.now))
+        stale = self.run(self.engine.complete(self.tenant, [held], self.now))
         job = self.jobs[held.id]
         if self.stands(held):
             assert list(stale) == []
@@ -175,7 +199,7 @@ class JobMachine(RuleBasedStateMachine):
         held = self.held(data, False)
         stood = self.stands(held)
         try:
-            self.run(self.engine.fail(TENANT, held, "no", after, self.now))
+            self.run(self.engine.fail(self.tenant, held, "no", after, self.now))
         except Conflict as error:
             assert (stood, error.code) == (False, "lease_lost")  # noqa: PT017
             return
@@ -188,7 +212,7 @@ class JobMachine(RuleBasedStateMachine):
         held = self.held(data, False)
         stood = self.stands(held)
         try:
-            ends = self.run(self.engine.extend(TENANT, held, lease, self.now))
+            ends = self.run(self.engine.extend(self.tenant, held, lease, self.now))
         except Conflict:
             assert not stood
             return
@@ -202,7 +226,7 @@ class JobMachine(RuleBasedStateMachine):
     def cancel(self, data: Any) -> None:
         job = self.any_job(data)
         try:
-            self.run(self.engine.cancel(TENANT, job.id, self.now))
+            self.run(self.engine.cancel(self.tenant, job.id, self.now))
         except Conflict:
             assert job.state in ("completed", "discarded")
             return
@@ -217,7 +241,7 @@ class JobMachine(RuleBasedStateMachine):
             other.unique_key == job.unique_key is not None for other in self.live()
         )
         try:
-            self.run(self.engine.retry(TENANT, job.id, self.now))
+            self.run(self.engine.retry(self.tenant, job.id, self.now))
         except Conflict as error:
             expected = "unique_key_taken" if taken else "job_running"
             assert error.code == expected  # noqa: PT017
@@ -276,13 +300,13 @@ class JobMachine(RuleBasedStateMachine):
     def states_and_counts_agree(self) -> None:
         found = Counter()  # type: ignore[var-annotated]
         for job in self.jobs.values():
-            shown = self.run(self.engine.job(TENANT, job.id, self.now))
+            shown = self.run(self.engine.job(self.tenant, job.id, self.now))
             expected = job.state
             if expected in ("scheduled", "retryable") and job.run_at <= self.now:
                 expected = "available"
             assert shown.state == expected, job
             found[job.state in FINAL or job.state == "running", job.state] += 1
-        queue = self.run(self.engine.queue(TENANT, QUEUE))
+        queue = self.run(self.engine.queue(self.tenant, QUEUE))
         if queue is None:
             assert not self.jobs
             return
@@ -293,5 +317,52 @@ class JobMachine(RuleBasedStateMachine):
         assert all(count <= 1 for count in self.completions.values())
 
 
-JobMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestJobs = JobMachine.TestCase
+def test_queues_in_sqlite() -> None:
+    run_state_machine_as_test(JobMachine, settings=settings_of(60))
+
+
+def test_queues_in_postgresql(postgres: PostgresServer) -> None:
+    url = postgres.new_database()
+    tenants = itertools.count(1)
+
+    class PostgresMachine(JobMachine):
+        """Each example has a tenant of its own in one database, as one of several servers."""
+
+        def make(self) -> None:
+            self.tenant = next(tenants)
+
+        def open(self) -> None:
+            async def opened() -> None:
+                self.pool = Pool(url)
+                await self.pool.open()
+                await migrate(self.pool, migrations=shipped_migrations(), now_ms=1)
+                name = f"t-{self.tenant}"
+                await self.pool.fetch(
+                    "INSERT INTO tenants (number, id, name, state, created_at) OVERRIDING SYSTEM"
+                    " VALUE VALUES ($1, $2, $2, 'active', 1) ON CONFLICT (number) DO NOTHING",
+                    *(self.tenant, name),
+                )
+                notifications = Notifications(self.pool)
+                self.engine = PostgresJobEngine(
+                    self.pool, self.pool, notifications, delay=lambda _: DELAY_MS
+                )
+
+            self.loop.run_until_complete(opened())
+
+        def close(self) -> None:
+            self.loop.run_until_complete(self.engine.stop())
+            self.loop.run_until_complete(self.pool.close())
+
+        def remove(self) -> None:
+            pass
+
+    run_state_machine_as_test(PostgresMachine, settings=settings_of(20))
+
+
+def settings_of(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        stateful_step_count=40,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -58,7 +59,7 @@ def model(
     )
 
 
-def room(capacity: int, key_bits: Literal[4, 8], layers: int = 2) -> Room:
+def room(capacity: int, key_bits: Literal[4, 8, 32], layers: int = 2) -> Room:
     return Room([cache.empty(KV_HEADS, capacity, D, key_bits) for _ in range(layers)])
 
 
@@ -77,9 +78,9 @@ def assert_near(made: np.ndarray, expected: np.ndarray) -> None:
     assert (cosine / np.linalg.norm(expected, axis=1)).min() > 0.9995
 
 
-@pytest.mark.parametrize("key_bits", [4, 8])
+@pytest.mark.parametrize("key_bits", [4, 8, 32])
 @pytest.mark.parametrize("neighbours", [False, True])
-def test_pass_is_its_twin(variant: str, key_bits: Literal[4, 8], neighbours: bool) -> None:
+def test_pass_is_its_twin(variant: str, key_bits: Literal[4, 8, 32], neighbours: bool) -> None:
     weights = model(neighbours=neighbours)
     rng = np.random.default_rng(1)
     long, short = normals(rng, 290, WIDTH), normals(rng, 5, WIDTH)
@@ -97,9 +98,9 @@ def test_pass_is_its_twin(variant: str, key_bits: Literal[4, 8], neighbours: boo
     kernels.configure(variant)
 
 
-@pytest.mark.parametrize("key_bits", [4, 8])
+@pytest.mark.parametrize("key_bits", [4, 8, 32])
 def test_tokens_are_the_same_however_they_share_passes(
-    variant: str, key_bits: Literal[4, 8]
+    variant: str, key_bits: Literal[4, 8, 32]
 ) -> None:
     """Exactly: one by one, in chunks, and eight sequences at once."""
     weights = model()
@@ -154,3 +155,18 @@ def test_what_does_not_fit_is_refused() -> None:
     ):
         with pytest.raises(ValueError):
             wrong()
+
+
+def test_what_is_taken_off_all_keys_changes_no_answer(variant: str) -> None:
+    rng = np.random.default_rng(8)
+    weights = model()
+    mean = normals(rng, KV_HEADS, D)
+    shifted = replace(weights, layers=[replace(layer, key_mean=mean) for layer in weights.layers])
+    x, positions = normals(rng, 60, WIDTH), turns(list(range(60)))
+    made = []
+    for one in (weights, shifted):
+        kept = room(64, 4)
+        every = np.arange(60, dtype=np.int32)
+        made.append(decoder.decode(one, [Span(kept, 0, 60)], x, *positions, every))
+    lengths = np.linalg.norm(made[0], axis=1) * np.linalg.norm(made[1], axis=1)
+    assert ((made[0] * made[1]).sum(axis=1) / lengths).min() > 0.98

@@ -172,7 +172,7 @@ def test_gate_is_its_twin(variant: str, seed: int, size: int) -> None:
     heads=st.integers(1, 3),
     share=st.integers(1, 3),
     width=st.sampled_from([8, 24, 64]),
-    key_bits=st.sampled_from([4, 8]),
+    key_bits=st.sampled_from([4, 8, 32]),
     stored=st.integers(0, 48),
     seen=st.lists(st.integers(0, 48), max_size=5),
 )
@@ -182,7 +182,7 @@ def test_cache_and_attention_are_their_twins(
     heads: int,
     share: int,
     width: int,
-    key_bits: Literal[4, 8],
+    key_bits: Literal[4, 8, 32],
     stored: int,
     seen: list[int],
 ) -> None:
@@ -192,12 +192,12 @@ def test_cache_and_attention_are_their_twins(
         some = np.s_[first : first + 7]
         language.append(made, first, keys[some], values[some])
     reference.append(expected, 0, keys, values)
-    for name in ("keys", "values"):
+    for name in ("keys", "first_keys", "values"):
         # A value in the middle of two codes may fall to either side.
         mine, theirs = getattr(made, name), getattr(expected, name)
         assert (mine == theirs).mean() > 0.999 if mine.size else True
-    for name in ("key_scale", "key_minimum", "value_scale"):
-        np.testing.assert_allclose(getattr(made, name), getattr(expected, name), rtol=1e-5)
+    for name in ("key_scale", "value_scale"):
+        np.testing.assert_allclose(getattr(made, name), getattr(expected, name), rtol=2e-3)
     visible = np.minimum(np.array(seen, np.int64), stored)
     queries = normals(seed + 2, len(visible), heads * share, width)
     np.testing.assert_allclose(
@@ -208,9 +208,9 @@ def test_cache_and_attention_are_their_twins(
     )
 
 
-@pytest.mark.parametrize(("key_bits", "least"), [(8, 0.9999), (4, 0.99)])
+@pytest.mark.parametrize(("key_bits", "least"), [(32, 0.999999), (8, 0.9999), (4, 0.99)])
 def test_quantized_attention_is_near_the_exact_one(
-    variant: str, key_bits: Literal[4, 8], least: float
+    variant: str, key_bits: Literal[4, 8, 32], least: float
 ) -> None:
     heads, tokens, width = 2, 300, 64
     keys, values = normals(1, tokens, heads, width), normals(2, tokens, heads, width)

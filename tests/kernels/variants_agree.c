@@ -129,8 +129,17 @@ static void check_rows(void) {
     close_to("rotate", rotated[0], rotated[1], turned, 1e-5f);
 }
 
+/* Room for 16 positions or more, empty. */
+static Cache cache_of(int heads, int capacity, int width, int bits) {
+    const int parts = width % 32 ? 1 : width / 32;
+    const size_t at = (size_t)(heads * capacity), wide = at * (size_t)width, first = (size_t)(heads * 16 * width);
+    return (Cache){room(wide * (size_t)bits / 8), room(first), room(2 * at * (size_t)parts), room(bits == 32 ? 4 * wide : wide),
+                   room(2 * at), capacity, heads, width, bits, parts};
+}
+
 static void check_cache(void) {
-    int heads = between(1, 2), share = between(1, 3), width = 8 * between(1, 9), bits = chance() % 2 ? 4 : 8;
+    int heads = between(1, 2), share = between(1, 3), width = 8 * between(1, 9);
+    int bits = chance() % 3 == 0 ? 32 : chance() % 2 ? 4 : 8;
     int stored = between(1, 48), count = between(1, 5);
     size_t given = (size_t)(stored * heads * width), asked = (size_t)(count * heads * share * width);
     float *keys = numbers(given), *values = numbers(given), *queries = numbers(asked), *out[2];
@@ -138,15 +147,14 @@ static void check_cache(void) {
     for (int i = 0; i < count; i++) visible[i] = between(0, stored);
     Cache cache[2];
     for (int i = 0; i < 2; i++) {
-        size_t at = (size_t)heads * 48;
-        cache[i] = (Cache){room(at * (size_t)(width * bits / 8)), room(4 * at), room(4 * at),
-                           room(at * (size_t)width), room(4 * at), 48, heads, width, bits};
+        cache[i] = cache_of(heads, 48, width, bits);
         out[i] = room(4 * asked);
         use(i), kernels_append(cache + i, 0, stored, keys, values);
         kernels_attend(cache, queries, count, heads * share, visible, out[i]);
     }
     same("keys", cache[0].keys, cache[1].keys, (size_t)(heads * 48 * width * bits / 8));
-    same("values", cache[0].values, cache[1].values, (size_t)(heads * 48 * width));
+    same("first keys", cache[0].first_keys, cache[1].first_keys, (size_t)(heads * 16 * width));
+    same("values", cache[0].values, cache[1].values, (size_t)(heads * 48 * width) * (bits == 32 ? 4 : 1));
     close_to("attend", out[0], out[1], asked, 1e-3f);
 }
 
@@ -210,16 +218,29 @@ static void check_encoder(void) {
     }
 }
 
+/* A change of a matrix, as large as a tenth of it; sometimes none. */
+static LowRank change_of(int rows, int columns) {
+    const int rank = between(0, 3) ? between(1, 40) : 0;
+    float *scale = numbers((size_t)rows);
+    for (int r = 0; r < rows; r++) { float s = number() * 1e-4f; memcpy((char *)scale + 4 * r, &s, 4); }
+    return (LowRank){blocks_of((rank + 15) / 16 * 16, columns, 8), (const int8_t *)bytes((size_t)(rows * rank)), scale, rank};
+}
+
 static void check_decoder(void) {
     enum { D = 32, F = 96, H = 4, G = 2, WIDTH = 24, WORDS = 48, SPANS = 2, MOST = 150 };
     DecoderLayer layers[2];
     for (int l = 0; l < 2; l++)
         layers[l] = (DecoderLayer){numbers(D), numbers(D), blocks_of(H * WIDTH, D, 4), blocks_of(G * WIDTH, D, 8),
                                    blocks_of(G * WIDTH, D, 8), blocks_of(D, H * WIDTH, 8), blocks_of(F, D, 8),
-                                   blocks_of(F, D, 8), blocks_of(D, F, 8)};
+                                   blocks_of(F, D, 8), blocks_of(D, F, 8), l ? numbers(G * WIDTH) : 0};
     Decoder model = {layers, numbers(D), blocks_of(WORDS, D, 8), 2, D, F, H, G, WIDTH, (int)(chance() % 2), 1, 1e-5f};
     const int counts[SPANS] = {between(1, MOST), between(0, 3)}, tokens = counts[0] + counts[1];
-    int bits = chance() % 2 ? 4 : 8;
+    AdapterLayer adapter[2];
+    for (int l = 0; l < 2; l++)
+        adapter[l] = (AdapterLayer){change_of(H * WIDTH, D), change_of(G * WIDTH, D), change_of(G * WIDTH, D),
+                                    change_of(D, H * WIDTH), change_of(F, D), change_of(F, D), change_of(D, F)};
+    const int adapted = between(0, 3);
+    int bits = chance() % 3 == 0 ? 32 : chance() % 2 ? 4 : 8;
     float *x = numbers((size_t)(tokens * D)), *cosine = numbers((size_t)(tokens * WIDTH / 2));
     float *sine = numbers((size_t)(tokens * WIDTH / 2)), *out[2];
     int32_t wanted[2] = {tokens - 1, 0};
@@ -227,11 +248,8 @@ static void check_decoder(void) {
         Cache caches[SPANS][2];
         DecoderSpan spans[SPANS];
         for (int s = 0; s < SPANS; s++) {
-            size_t at = (size_t)G * 160;
-            for (int l = 0; l < 2; l++)
-                caches[s][l] = (Cache){room(at * (size_t)(WIDTH * bits / 8)), room(4 * at), room(4 * at),
-                                       room(at * WIDTH), room(4 * at), 160, G, WIDTH, bits};
-            spans[s] = (DecoderSpan){caches[s], 0, counts[s]};
+            for (int l = 0; l < 2; l++) caches[s][l] = cache_of(G, 160, WIDTH, bits);
+            spans[s] = (DecoderSpan){caches[s], adapted >> s & 1 ? adapter : 0, 0, counts[s]};
         }
         float *stream = room((size_t)(4 * tokens * D));
         memcpy(stream, x, (size_t)(4 * tokens * D));

@@ -11,6 +11,7 @@ import pytest
 from monolite.models.decoder import CacheFull, CacheType, Span
 from monolite.models.gguf import BadGguf, Gguf
 from monolite.models.gguf_types import floats
+from monolite.models.kv_cache import KvCache, Shape
 from monolite.models.language_models import DEFAULT_NAME
 from monolite.models.llama import Llama
 from tests.models.gguf_files import small_file
@@ -117,9 +118,12 @@ def test_logits_of_the_shipped_model_are_near_those_of_float32(shipped: Llama) -
     found = cosines(logits, in_float32(SHIPPED, tokens, halves=False))
     assert found.mean() > 0.999
     assert found.min() > 0.98
+    # With keys and values as floats, activations count in full too.
+    [logits] = shipped.forward([Span(read(shipped, tokens, "f32"), tokens, "all")])
+    assert cosines(logits, in_float32(SHIPPED, tokens, halves=False)).min() > 0.999
 
 
-@pytest.mark.parametrize("cache", ["int8", "int4"])
+@pytest.mark.parametrize("cache", ["f32", "int8", "int4"])
 def test_eight_sequences_in_one_pass_get_what_each_gets_alone(
     shipped: Llama, cache: CacheType
 ) -> None:
@@ -205,6 +209,68 @@ def test_the_budget_of_bytes_holds(tmp_path: Path) -> None:
     assert model.kv_bytes_used <= 50_000
 
 
+@pytest.mark.parametrize("cache", ["f32", "int8", "int4"])
+def test_a_conversation_comes_back_from_disk_as_it_was(tmp_path: Path, cache: CacheType) -> None:
+    path = small_file(tmp_path / "small.gguf", "llama")
+    room = Shape(2, 2, 16).byte_count(cache, 128)
+    model = Llama.open(
+        path,
+        "small",
+        context_tokens=256,
+        kv_bytes_max=room,
+        spill=tmp_path,
+        spill_bytes_max=2 * room,
+    )
+    first = [int(one) for one in np.random.default_rng(3).integers(0, 256, 90)]
+    answers = {}
+    for turn in range(2):
+        for who in (b"one", b"two"):
+            opened = model.open_sequence(first, cache=cache, scope=who)
+            assert opened.reused == (len(first) - 1 if turn else 0)
+            if turn:
+                [logits] = model.forward([Span(opened.sequence, first[-1:])])
+                np.testing.assert_array_equal(logits[0], answers[who])
+            else:
+                answers[who] = model.forward([Span(opened.sequence, first)])[0][0]
+            model.close(opened.sequence, keep=True)
+            assert model.kv_bytes_used <= room
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_that_takes_nothing_costs_only_the_time(tmp_path: Path) -> None:
+    shape = Shape(2, 2, 16)
+    room = shape.byte_count("int8", 64)
+    kept = KvCache(shape, 256, room, spill=tmp_path / "missing", spill_bytes_max=room)
+    for scope in (b"one", b"two", b"one"):
+        opened = kept.open(range(40), cache="int8", scope=scope)
+        assert opened.reused == 0
+        kept.reserve([(opened.sequence, 40)])
+        kept[opened.sequence].tokens.extend(range(40))
+        kept.close(opened.sequence, keep=True)
+    assert kept.spilled_bytes == 0
+
+
+def test_the_disks_budget_holds(tmp_path: Path) -> None:
+    shape = Shape(2, 2, 16)
+    room = shape.byte_count("int8", 64)
+    kept = KvCache(shape, 256, room, spill=tmp_path, spill_bytes_max=2 * room)
+    for number in range(5):
+        opened = kept.open(range(40), cache="int8", scope=b"%d" % number)
+        kept.reserve([(opened.sequence, 40)])
+        kept[opened.sequence].tokens.extend(range(40))
+        kept.close(opened.sequence, keep=True)
+    assert kept.spilled_bytes == 2 * room
+    assert kept.byte_count == room
+    assert kept.open(range(40), cache="int8", scope=b"1").reused == 0
+    opened = kept.open(range(40), cache="int8", scope=b"2")
+    assert opened.reused == 39
+    assert kept.spilled_bytes == 2 * room  # what was in memory has taken its place
+    # While that one is used nothing can come back, and nothing is lost by asking.
+    assert kept.open(range(40), cache="int8", scope=b"3").reused == 0
+    kept.close(opened.sequence, keep=False)
+    assert kept.open(range(40), cache="int8", scope=b"3").reused == 39
+
+
 def test_four_bit_keys_take_less(shipped: Llama) -> None:
     tokens = shipped.vocabulary.encode(TEXT)
     sizes = {}
@@ -213,7 +279,20 @@ def test_four_bit_keys_take_less(shipped: Llama) -> None:
         shipped.forward([Span(sequence, tokens)])
         sizes[cache] = shipped.kv_bytes(sequence)
         shipped.close(sequence, keep=False)
-    assert sizes["int4"] < 0.8 * sizes["int8"]
+    assert sizes["int4"] < 0.85 * sizes["int8"]  # the first 16 positions are alike
+
+
+def test_four_bit_keys_of_2048_tokens_take_two_fifths_of_float16s(tmp_path: Path) -> None:
+    shape = Shape(layers=30, heads=3, width=64)
+    kept = KvCache(shape, 4096, 1 << 30)
+    number = kept.open([], cache="int4", scope=b"").sequence
+    for _ in range(16):
+        kept.reserve([(number, 128)])
+        kept[number].tokens.extend(range(128))
+    assert kept[number].byte_count == kept.byte_count == shape.byte_count("int4", 2048)
+    assert kept.byte_count <= 0.40 * 30 * 3 * 64 * 2 * 2 * 2048
+    kept.close(number, keep=False)
+    assert kept.byte_count == 0
 
 
 @pytest.fixture(scope="module")

@@ -302,3 +302,106 @@ def test_a_connection_that_cannot_be_opened_is_told_by_start(tmp_path: Path) -> 
         await writer.close()
 
     asyncio.run(main())
+
+
+# ── Prompt writes: at once where nobody else writes ────────────────────────────────────────────
+
+
+def test_a_prompt_write_that_is_alone_is_committed_when_submit_returns(
+    opened: Opened, database: Path
+) -> None:
+    async def body(writer: Writer) -> None:
+        future = writer.submit(put(1, "a"), is_prompt=True)
+        assert future.done()
+        assert rows(database) == {1: "a"}
+        assert await future == 1
+        assert writer.submit(put(2, "b"), is_prompt=True, is_atomic=True).done()
+        assert rows(database) == {1: "a", 2: "b"}
+        assert (writer.stats().batches_total, writer.stats().queue_count) == (2, 0)
+
+    with_writer(opened, body, commit_on_loop=True)
+
+
+@pytest.mark.parametrize("is_long", [False, True])
+def test_what_is_synced_or_long_is_never_prompt(opened: Opened, is_long: bool) -> None:
+    async def body(writer: Writer) -> None:
+        first = writer.submit(put(1, "a"), is_long=is_long, is_prompt=not is_long)
+        second = writer.submit(put(2, "b"), is_prompt=True)
+        assert not first.done()
+        assert not second.done()
+        assert await asyncio.gather(first, second) == [1, 2]
+        assert writer.stats().batches_total == 1
+
+    with_writer(opened, body, commit_on_loop=is_long)
+
+
+@pytest.mark.parametrize("is_atomic", [False, True])
+def test_a_prompt_write_that_fails_leaves_nothing_and_the_next_succeeds(
+    opened: Opened, database: Path, is_atomic: bool
+) -> None:
+    def fail(connection: apsw.Connection) -> None:
+        if not is_atomic:
+            connection.execute("INSERT INTO pairs VALUES (9, 'gone')")
+        raise KeyError("mine")
+
+    heard: list[int] = []
+
+    async def body(writer: Writer) -> None:
+        writer.on_commit.append(heard.append)
+        with pytest.raises(KeyError):
+            await writer.submit(fail, is_prompt=True, is_atomic=is_atomic)
+        assert heard == []
+        assert await writer.submit(put(1, "a"), is_prompt=True) == 1
+        assert rows(database) == {1: "a"}
+        assert heard == [1]
+
+    with_writer(opened, body, commit_on_loop=True)
+
+
+def test_tasks_of_one_turn_still_share_a_commit(opened: Opened) -> None:
+    async def body(writer: Writer) -> None:
+        async def produce(number: int) -> None:
+            for at in range(5):
+                await writer.submit(put(100 * number + at, "x"), is_prompt=True)
+
+        await asyncio.gather(*[produce(number) for number in range(20)])
+        assert writer.stats().writes_total == 100
+        # One of them may begin alone, up to its end.
+        assert writer.stats().batches_total <= 5 + 5 + 1
+
+    with_writer(opened, body, commit_on_loop=True)
+
+
+def test_a_task_of_many_prompt_writes_lets_others_run(opened: Opened) -> None:
+    async def body(writer: Writer) -> None:
+        others_ran = asyncio.Event()
+        asyncio.get_running_loop().call_soon(others_ran.set)
+        for key in range(100_000):
+            await writer.submit(put(key, "x"), is_prompt=True)
+            if others_ran.is_set():
+                return
+        raise AssertionError("nobody else got a turn")
+
+    with_writer(opened, body, commit_on_loop=True)
+
+
+def test_a_prompt_write_that_meets_a_lock_of_another_process_waits_for_it(
+    opened: Opened, database: Path
+) -> None:
+    async def body(writer: Writer) -> None:
+        other = opened()
+        try:
+            for is_atomic in (False, True):
+                other.execute("BEGIN IMMEDIATE")
+                write = put(int(is_atomic), "a")
+                future = writer.submit(write, is_prompt=True, is_atomic=is_atomic)
+                await asyncio.sleep(0)
+                assert not future.done()
+                other.execute("COMMIT")
+                assert await future == int(is_atomic)
+                await asyncio.sleep(0)
+        finally:
+            other.close()
+        assert rows(database) == {0: "a", 1: "a"}
+
+    with_writer(opened, body, commit_on_loop=True)

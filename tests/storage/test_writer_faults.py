@@ -21,14 +21,15 @@ names = itertools.count()
 
 
 async def write_under_faults(
-    path: Path, faults: Faults, vfs: str, fail_at: int, code: int, *, lasting: bool
+    path: Path, faults: Faults, vfs: str, fail_at: int, code: int, *, lasting: bool, prompt: bool
 ) -> tuple[set[int], set[int]]:
-    """The keys acknowledged and the keys refused, of writes in three batches."""
+    """The keys acknowledged and the keys refused, of writes in three batches, or each alone."""
     connection = open_writer(path, synchronous="full", autocheckpoint=False, vfs=vfs)
     connection.execute("CREATE TABLE pairs (key INTEGER PRIMARY KEY, value TEXT NOT NULL) STRICT")
     # A cache this small spills to the log inside the transaction.
     connection.pragma("cache_size", 2)
-    writer = Writer(lambda: connection, loop=asyncio.get_running_loop(), batch_count_max=8)
+    loop = asyncio.get_running_loop()
+    writer = Writer(lambda: connection, loop=loop, batch_count_max=8, commit_on_loop=prompt)
     writer.start()
     checkpoints = open_writer(path, synchronous="normal", autocheckpoint=False, vfs=vfs)
     acknowledged: set[int] = set()
@@ -39,14 +40,21 @@ async def write_under_faults(
             connection.execute("INSERT INTO pairs VALUES (?, ?)", (key, "v" * 3000))
             return key
 
-        return writer.submit(work)
+        return writer.submit(work, is_prompt=prompt, is_atomic=prompt and key % 2 == 0)
+
+    async def insert_all(start: int) -> list[int | BaseException]:
+        keys = range(start, start + 8)
+        if not prompt:
+            return await asyncio.gather(*map(insert, keys), return_exceptions=True)
+        return [
+            outcome
+            for key in keys
+            for outcome in await asyncio.gather(insert(key), return_exceptions=True)
+        ]
 
     faults.arm(fail_at, code, lasting=lasting)
     for start in range(0, WRITE_COUNT, 8):
-        outcomes = await asyncio.gather(
-            *(insert(key) for key in range(start, start + 8)), return_exceptions=True
-        )
-        for key, outcome in enumerate(outcomes, start):
+        for key, outcome in enumerate(await insert_all(start), start):
             if isinstance(outcome, BaseException):
                 assert isinstance(outcome, StorageError)
                 if code == apsw.SQLITE_FULL:
@@ -66,10 +74,11 @@ async def write_under_faults(
     return acknowledged, refused
 
 
+@pytest.mark.parametrize("prompt", [False, True], ids=["batches", "prompt"])
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
 @pytest.mark.parametrize("code", [apsw.SQLITE_FULL, apsw.SQLITE_IOERR], ids=["full", "ioerr"])
 def test_whichever_write_or_sync_fails_acknowledged_is_what_is_stored(
-    tmp_path: Path, code: int, lasting: bool
+    tmp_path: Path, code: int, lasting: bool, prompt: bool
 ) -> None:
     faults = Faults()
     vfs = FaultyVfs(name := f"faulty-{next(names)}", faults)
@@ -77,7 +86,7 @@ def test_whichever_write_or_sync_fails_acknowledged_is_what_is_stored(
     for fail_at in itertools.count(1):
         path = tmp_path / f"{fail_at}.db"
         acknowledged, refused = asyncio.run(
-            write_under_faults(path, faults, name, fail_at, code, lasting=lasting)
+            write_under_faults(path, faults, name, fail_at, code, lasting=lasting, prompt=prompt)
         )
         integrity.check(path)
         reader = open_reader(path)

@@ -22,7 +22,9 @@ from monolite.storage.sqlite.connection import open_reader, open_writer
 from monolite.storage.sqlite.writer import Writer
 
 keys = st.integers(0, 9)
-write = st.tuples(keys, st.text(max_size=5), st.booleans(), st.booleans())
+write = st.tuples(
+    keys, st.text(max_size=5), st.booleans(), st.sampled_from(["", "atomic", "prompt", "both"])
+)
 
 
 class Refused(Exception):
@@ -30,12 +32,16 @@ class Refused(Exception):
 
 
 class WriterAgainstDictionary(RuleBasedStateMachine):
+    commit_on_loop = False
+
     def __init__(self) -> None:
         super().__init__()
         self.directory = tempfile.TemporaryDirectory()
         self.path = Path(self.directory.name) / "model.db"
         self.loop = asyncio.new_event_loop()
-        self.writer = Writer(self._opened, loop=self.loop, batch_count_max=4)
+        self.writer = Writer(
+            self._opened, loop=self.loop, batch_count_max=4, commit_on_loop=self.commit_on_loop
+        )
         self.writer.start()
         self.model: dict[int, str] = {}
 
@@ -45,8 +51,10 @@ class WriterAgainstDictionary(RuleBasedStateMachine):
         return connection
 
     @rule(writes=st.lists(write, max_size=12))
-    def write_many(self, writes: list[tuple[int, str, bool, bool]]) -> None:
-        def work(key: int, value: str, fails: bool, is_atomic: bool) -> object:
+    def write_many(self, writes: list[tuple[int, str, bool, str]]) -> None:
+        def work(key: int, value: str, fails: bool, kind: str) -> object:
+            is_atomic, is_prompt = kind in ("atomic", "both"), kind in ("prompt", "both")
+
             def run(connection: apsw.Connection) -> str | None:
                 before = connection.execute("SELECT value FROM pairs WHERE key = ?", (key,))
                 found = before.fetchone()
@@ -57,7 +65,7 @@ class WriterAgainstDictionary(RuleBasedStateMachine):
                     raise Refused
                 return str(found[0]) if found else None
 
-            return self.writer.submit(run, is_atomic=is_atomic)
+            return self.writer.submit(run, is_atomic=is_atomic, is_prompt=is_prompt)
 
         async def main() -> list[object]:
             futures = [work(*one) for one in writes]
@@ -89,6 +97,14 @@ TestWriterAgainstDictionary = WriterAgainstDictionary.TestCase
 TestWriterAgainstDictionary.settings = settings(
     max_examples=25, stateful_step_count=10, deadline=None
 )
+
+
+class CommittingOnLoop(WriterAgainstDictionary):
+    commit_on_loop = True
+
+
+TestCommittingOnLoop = CommittingOnLoop.TestCase
+TestCommittingOnLoop.settings = TestWriterAgainstDictionary.settings
 
 ACKNOWLEDGING = """
 import asyncio, os, pathlib, sys

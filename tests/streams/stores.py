@@ -13,10 +13,16 @@ from monolite.storage.sqlite.readers import Readers
 from monolite.storage.sqlite.schema import shipped_schema
 from monolite.storage.sqlite.writer import Writer
 from monolite.streams.engine import GroupEngine, StreamEngine
+from monolite.streams.redis import RedisStreamEngine
+from monolite.streams.redis_connection import RedisConnection
+from monolite.streams.redis_groups import RedisGroupEngine
+from monolite.streams.redis_store import RedisStore
+from monolite.streams.redis_upkeep import RedisStreamUpkeep
 from monolite.streams.sqlite import SqliteStreamEngine
 from monolite.streams.sqlite_groups import SqliteGroupEngine
 from monolite.streams.sqlite_store import Store
 from monolite.streams.sqlite_upkeep import SqliteStreamUpkeep
+from monolite.streams.waiting import Waiting
 
 T = TypeVar("T")
 START_MS = 1_763_871_234_567
@@ -121,4 +127,49 @@ class SqliteStore:
 
     def close(self) -> None:
         self.run(self._close())
+        self._loop.close()
+
+
+class ValkeyStore:
+    """A database of a Valkey, emptied."""
+
+    def __init__(self, url: str, clock: FakeClock) -> None:
+        self._url = url
+        self._clock = clock
+        self._loop = asyncio.new_event_loop()
+        self.run(self._open(is_new=True))
+
+    async def _open(self, *, is_new: bool = False) -> None:
+        self.connection = RedisConnection(self._url)
+        if is_new:
+            await self.connection.send(("FLUSHDB",))
+        clock = self._clock
+        self.store = RedisStore(
+            self.connection,
+            Waiting(),
+            None,
+            times=lambda: (str(clock.now_ms()), str(clock.now_us())),
+        )
+        self.log = RedisStreamEngine(self.store)
+        self.groups = RedisGroupEngine(self.store)
+        self.upkeep = RedisStreamUpkeep(self.store)
+
+    def run(self, awaitable: Awaitable[T]) -> T:
+        async def wait() -> T:
+            return await awaitable
+
+        return self._loop.run_until_complete(wait())
+
+    def sweep(self) -> None:
+        self.run(self.upkeep.sweep())
+
+    def clean(self) -> None:
+        self.run(self.upkeep.measure())
+
+    def restart(self) -> None:
+        self.run(self.connection.close())
+        self.run(self._open())
+
+    def close(self) -> None:
+        self.run(self.connection.close())
         self._loop.close()

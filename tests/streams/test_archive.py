@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.server_process import ServerProcess, Tenant
+from tests.server_process import ServerProcess, Tenant, running_server
 
 S = "/v1/streams/orders"
 G = f"{S}/groups/mailer"
+
+
+@pytest.fixture(scope="module", params=["sqlite", "valkey"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    settings = {}
+    if request.param == "valkey":
+        settings["MONOLITE_STREAMS_URL"] = request.getfixturevalue("valkey").new_url()
+    with running_server(tmp_path_factory.mktemp(request.param) / "data", **settings) as running:
+        yield running
 
 
 def moved(server: ServerProcess, operator: httpx.Client, tenant: Tenant, name: str) -> httpx.Client:

@@ -11,7 +11,14 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from monolite.errors import Conflict
 from monolite.streams import tokens
@@ -19,7 +26,8 @@ from monolite.streams.event import NewEvent, piece
 from monolite.streams.event_id import LAST, ZERO, EventId, Wish
 from monolite.streams.group import GroupSettings, Read
 from monolite.streams.stream import Trim
-from tests.streams.stores import FakeClock, OpenStore, SqliteStore
+from tests.streams.stores import FakeClock, OpenStore, SqliteStore, ValkeyStore
+from tests.valkey_server import ValkeyServer
 
 TENANT, STREAM, GROUP = 3, "orders", "billing"
 CONSUMERS = st.sampled_from(["ann", "bob", "cid"])
@@ -39,6 +47,8 @@ class Held:
 class GroupMachine(RuleBasedStateMachine):
     """One group of one stream."""
 
+    folder: Path | None = None
+
     def __init__(self) -> None:
         super().__init__()
         self.clock = FakeClock()
@@ -53,12 +63,13 @@ class GroupMachine(RuleBasedStateMachine):
         self.handed_out: dict[str, int] = {}
 
     def open_store(self) -> OpenStore:
-        self.folder = Path(tempfile.mkdtemp())
-        return SqliteStore(self.folder / "monolite.db", self.clock)
+        self.folder = folder = Path(tempfile.mkdtemp())
+        return SqliteStore(folder / "monolite.db", self.clock)
 
     def teardown(self) -> None:
         self.store.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     @initialize()
     def make(self) -> None:
@@ -401,10 +412,23 @@ class GroupMachine(RuleBasedStateMachine):
         self.deaths += 1
 
 
-TestGroups = GroupMachine.TestCase
-TestGroups.settings = settings(
+SETTINGS_OF_RUNS = settings(
     max_examples=80,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
+
+
+def test_groups_in_sqlite() -> None:
+    run_state_machine_as_test(GroupMachine, settings=SETTINGS_OF_RUNS)
+
+
+def test_groups_in_valkey(valkey: ValkeyServer) -> None:
+    url = valkey.new_url()
+
+    class ValkeyMachine(GroupMachine):
+        def open_store(self) -> OpenStore:
+            return ValkeyStore(url, self.clock)
+
+    run_state_machine_as_test(ValkeyMachine, settings=SETTINGS_OF_RUNS)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import httpx
@@ -17,10 +19,15 @@ from tests.webhooks.receiver import Receiver, running_receiver
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+@pytest.fixture(scope="module", params=["sqlite", "valkey"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
     data = tmp_path_factory.mktemp("webhooks") / "data"
-    with running_server(data, MONOLITE_ALLOW_PRIVATE_WEBHOOKS="127.0.0.0/8") as running:
+    settings = {"MONOLITE_ALLOW_PRIVATE_WEBHOOKS": "127.0.0.0/8"}
+    if request.param == "valkey":
+        settings["MONOLITE_STREAMS_URL"] = request.getfixturevalue("valkey").new_url()
+    with running_server(data, **settings) as running:
         yield running
 
 
@@ -189,6 +196,31 @@ def test_410_disables_and_says_so(hooked: Hooked, receiver: Receiver) -> None:
     eventually(lambda: sorted(receiver.data("/in")[1:]) == [1, 2], "what it missed")
 
 
+def test_five_days_of_failures_disable_and_say_so(
+    tmp_path_factory: pytest.TempPathFactory, receiver: Receiver
+) -> None:
+    data = tmp_path_factory.mktemp("days") / "data"
+    allow = {"MONOLITE_ALLOW_PRIVATE_WEBHOOKS": "127.0.0.1"}
+    receiver.answer = lambda request, before: 500
+    with running_server(data, **allow) as server, Tenant(server) as tenant:
+        key = tenant.key
+        hooked = Hooked(tenant.client)
+        hooked.hook("ours", receiver.url + "/in")
+        hooked.append(1)
+        eventually(lambda: len(receiver.at("/in")) == 1, "the first failure")
+        eventually(lambda: hooked.get("ours")["failing_since"], "it is written down")
+        assert hooked.get("ours")["state"] == "enabled"
+    with closing(sqlite3.connect(data / "monolite.db")) as database, database:
+        database.execute("UPDATE webhooks SET failing_since = failing_since - 5 * 86400000")
+    with running_server(data, **allow) as server, server.client(key) as client:
+        hooked.client = client
+        hooked.append(2)
+        eventually(lambda: hooked.get("ours")["state"] == "disabled", "the end")
+        assert "five days" in hooked.get("ours")["reason"]
+        (event,) = client.get(f"{hooked.url}:webhooks/events").json()["data"]
+        assert (event["type"], event["data"]["webhook"]) == ("webhook.disabled", "ours")
+
+
 def test_a_slow_receiver_does_not_hold_up_another(hooked: Hooked, receiver: Receiver) -> None:
     receiver.answer = lambda request, before: None if request.path == "/slow" else 200
     hooked.hook("slow", receiver.url + "/slow", concurrency=2)
@@ -196,6 +228,14 @@ def test_a_slow_receiver_does_not_hold_up_another(hooked: Hooked, receiver: Rece
     hooked.append(*range(50))
     eventually(lambda: len(receiver.at("/quick")) == 50, "all of the quick one's")
     assert len(receiver.at("/slow")) == 2, "its concurrency"
+
+
+def test_deliveries_keep_to_the_rate_of_their_webhook(hooked: Hooked, receiver: Receiver) -> None:
+    hooked.hook("ours", receiver.url + "/in", rate_per_s=4)
+    hooked.append(*range(5))
+    eventually(lambda: len(receiver.at("/in")) == 5, "all of them")
+    arrived = sorted(one.at for one in receiver.at("/in"))
+    assert arrived[-1] - arrived[0] >= 0.9, "a quarter of a second apart"
 
 
 def test_events_of_one_key_are_delivered_in_order(hooked: Hooked, receiver: Receiver) -> None:
@@ -282,11 +322,17 @@ def test_a_deleted_streams_webhooks_go_with_it(hooked: Hooked, receiver: Receive
     assert hooked.client.get(f"{hooked.url}/groups").json()["data"] == []
 
 
+@pytest.mark.parametrize("store", ["sqlite", "valkey"])
 def test_deliveries_go_on_after_a_restart(
-    tmp_path_factory: pytest.TempPathFactory, receiver: Receiver
+    store: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    receiver: Receiver,
+    request: pytest.FixtureRequest,
 ) -> None:
     data = tmp_path_factory.mktemp("again") / "data"
     allow = {"MONOLITE_ALLOW_PRIVATE_WEBHOOKS": "127.0.0.1"}
+    if store == "valkey":
+        allow["MONOLITE_STREAMS_URL"] = request.getfixturevalue("valkey").new_url()
     with running_server(data, **allow) as server, Tenant(server) as tenant:
         hooked = Hooked(tenant.client)
         receiver.answer = lambda request, before: None
@@ -296,8 +342,8 @@ def test_deliveries_go_on_after_a_restart(
     receiver.answer = lambda request, before: 200
     with running_server(data, **allow) as server:
         eventually(lambda: set(receiver.data("/in")[16:]) == set(range(20)), "all of them")
-        for request in receiver.at("/in"):
-            request.verified_by(made["secret"])
+        for one in receiver.at("/in"):
+            one.verified_by(made["secret"])
 
 
 @pytest.mark.parametrize("signal", ["rotate"])

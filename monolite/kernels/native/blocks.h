@@ -21,6 +21,7 @@
 
 enum {
     BLOCK_COLUMNS = 32,
+    PREFETCH_BYTES = 4096, /* a core prefetches no further than a page by itself */
     GROUP_ROWS = 16,
     GROUPS_PER_PIECE = 4,
 #ifdef FEW_REGISTERS
@@ -80,6 +81,8 @@ INLINE vi quad_8(const uint8_t *w, int c) { return load_bytes(w + 64 * c); }
         for (int32_t b = 0; b < blocks; b++) {                                               \
             const uint8_t *codes = group + 4 * tile->lane;                                   \
             ROWS_##N(BEGIN_BLOCK)                                                            \
+            for (int ahead = 0; ahead < BLOCK_BYTES(BITS); ahead += 64)                      \
+                __builtin_prefetch(group + PREFETCH_BYTES + ahead);                          \
             _Pragma("GCC unroll 8") for (int c = 0; c < BLOCK_COLUMNS / 4; c++) {            \
                 vi w = quad_##BITS(codes, c);                                                \
                 ROWS_##N(MULTIPLY_##BITS)                                                    \

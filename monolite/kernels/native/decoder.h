@@ -9,24 +9,29 @@
  *
  * Rows T and up of `in` and `inner` hold what quantizing row 0 and up has left over. It is multiplied too
  * for queries, keys and values of all tokens, whose products the softmax makes powers of, and for the
- * first token of a sequence everywhere: all others attend to it, and some of its values are a thousand
+ * first token of a sequence everywhere, as of all tokens whose keys are kept as floats: all others attend to it, and some of its values are a thousand
  * times the others' (Sun et al. 2024, Massive Activations), of which eight bits keep too little.
  *
  * Steps of a layer; all workers finish one before the next:
  *
  *   norm, quantize ► q k v ► rotate, append ► attend ► quantize ► out ► norm, quantize ► gate, up ► down
+ *
+ * Where a sequence has an adapter (adapters.h), what it adds is part of these, and one step before `down`.
  */
 #ifndef DECODER_H
 #define DECODER_H
 
+#include "adapters.h"
 #include "blocks.h"
 #include "cache.h"
 
 enum {
-    PASS_STEPS_PER_LAYER = 9,
+    PASS_STEPS_PER_LAYER = 10,
     PASS_STEPS_AFTER = 2,
     PASS_GROUPS = 2,         /* of 16 rows in a piece: one block of 32 columns of what comes next */
     PASS_LAST_GROUPS = 8,    /* of the vocabulary */
+    PASS_TOKENS_FEW = 8,     /* of no more, reading the weights takes the time: a matrix goes by one piece a
+                              * worker, which reads it in one go */
     ATTENTION_PIECES_FEW = 16, /* of fewer, each chunk of positions is one */
 };
 
@@ -36,8 +41,11 @@ typedef struct {
     const float *cosine, *sine;
     const int32_t *wanted;
     int32_t span_count, tokens, wanted_count, chunks_most;
+    int pieces_wanted; /* of a matrix; 0: as many as there are */
     int is_split; /* attention's parts lie in `parts`, and are merged where they are quantized */
     float *x, *c, *qkv, *gated, *up, *parts, *logits;
+    float *low;             /* [T, LOW_SLOTS, low_width], of tokens with an adapter */
+    int32_t low_width;      /* the greatest rank, filled up; 0 where no sequence has an adapter */
     int64_t *visible;       /* [T] */
     int32_t *begin, *piece; /* [spans + 1]: of a span the first token, the first piece of attention */
     Quantized in, inner;
@@ -55,8 +63,19 @@ INLINE int span_of(const Pass *p, const int32_t *bounds, int number) {
     return span;
 }
 
-INLINE int is_first(const Pass *p, int token) { return p->visible[token] == 1; }
+INLINE int is_exact(const Pass *p, int span) { return p->spans[span].layer->key_bits == KEPT_EXACTLY; }
+/* Of a token, what is left over counts everywhere. */
+INLINE int is_precise(const Pass *p, int token) {
+    return p->visible[token] == 1 || is_exact(p, span_of(p, p->begin, token));
+}
 
+INLINE float *low_of(const Pass *p, int token, int slot) {
+    return p->low + ((int64_t)token * LOW_SLOTS + slot) * p->low_width;
+}
+INLINE const AdapterLayer *adapter_of(const Pass *p, int layer, int token) {
+    const AdapterLayer *found = p->low_width ? p->spans[span_of(p, p->begin, token)].adapter : 0;
+    return found ? found + layer : 0;
+}
 /* Row `row` of c, `columns` wide, as a layer's input. */
 INLINE void quantize_input(const Pass *p, int columns, int row, int with_left_over) {
     const float *c = p->c + (int64_t)row * pass_width(p->model);
@@ -74,22 +93,49 @@ INLINE Quantized rows_of(const Quantized *in, int columns, int first) {
     const int64_t block = (int64_t)first * (columns / BLOCK_COLUMNS);
     return (Quantized){in->q + block * BLOCK_COLUMNS, in->step + block, in->total + block};
 }
+/* How many groups of rows a piece of a matrix has: a multiple of `least`, which is even. */
+INLINE int groups_of(const Pass *p, const Blocks *w, int least) {
+    if (!p->pieces_wanted) return least;
+    const int units = (w->rows / GROUP_ROWS + least - 1) / least;
+    return (units + p->pieces_wanted - 1) / p->pieces_wanted * least;
+}
+INLINE int pieces_of(const Pass *p, const Blocks *w) { return group_pieces(w, groups_of(p, w, PASS_GROUPS)); }
+
+/* One token's products with 16 rows, of what is quantized and of what that left over: both at once, and the
+ * sum as multiply_precisely makes it. */
+INLINE void multiply_twice(const Pass *p, const Blocks *w, int group, float *y) {
+    float both[2 * GROUP_ROWS];
+    Blocks bare = *w;
+    bare.bias = 0;
+    bare.packed += (int64_t)group * (w->columns / BLOCK_COLUMNS) * BLOCK_BYTES(w->bits);
+    multiply_group(&bare, &p->in, 2, 0, both, GROUP_ROWS, ACTIVATION_NONE, 0);
+    for (int i = 0; i < GROUP_ROWS; i++) {
+        const int row = group * GROUP_ROWS + i;
+        y[row] = (w->bias ? both[i] + w->bias[row] : both[i]) + both[GROUP_ROWS + i];
+    }
+}
 /* As multiply_piece, with what is left over of the sequences' first tokens, or of all. */
 INLINE void multiply_precisely(const Pass *p, const Blocks *w, const Quantized *in, int piece, float *y, int stride,
                                int add, int all) {
+    const int groups = groups_of(p, w, PASS_GROUPS);
+    if (all && p->tokens == 1) {
+        const int last = (piece + 1) * groups, end = last < w->rows / GROUP_ROWS ? last : w->rows / GROUP_ROWS;
+        for (int group = piece * groups; group < end; group++) multiply_twice(p, w, group, y);
+        return;
+    }
     Blocks bare = *w;
     bare.bias = 0;
-    multiply_piece(w, in, p->tokens, piece, PASS_GROUPS, y, stride, ACTIVATION_NONE, add);
+    multiply_piece(w, in, p->tokens, piece, groups, y, stride, ACTIVATION_NONE, add);
     if (all) {
         const Quantized rest = rows_of(in, w->columns, p->tokens);
-        multiply_piece(&bare, &rest, p->tokens, piece, PASS_GROUPS, y, stride, ACTIVATION_NONE, 1);
+        multiply_piece(&bare, &rest, p->tokens, piece, groups, y, stride, ACTIVATION_NONE, 1);
         return;
     }
     for (int span = 0; span < p->span_count; span++) {
-        const int token = p->begin[span];
-        if (!p->spans[span].count || !is_first(p, token)) continue;
+        const int token = p->begin[span], count = is_exact(p, span) ? p->spans[span].count : 1;
+        if (!p->spans[span].count || !is_precise(p, token)) continue;
         const Quantized rest = rows_of(in, w->columns, p->tokens + token);
-        multiply_piece(&bare, &rest, 1, piece, PASS_GROUPS, y + (int64_t)token * stride, stride, ACTIVATION_NONE, 1);
+        multiply_piece(&bare, &rest, count, piece, groups, y + (int64_t)token * stride, stride, ACTIVATION_NONE, 1);
     }
 }
 
@@ -104,6 +150,9 @@ INLINE void place_token(const Pass *p, int layer, int token, int head) {
     rotate(query, 1, share, d, cosine, sine, m->neighbours);
     rotate(key, 1, 1, d, cosine, sine, m->neighbours);
     if (m->spread) spread(query, share, d), spread(key, 1, d);
+    const float *mean = m->layer[layer].key_mean;
+    if (mean && p->spans[span].layer[layer].key_bits == 4)
+        for (int i = 0; i < d; i++) key[i] -= mean[head * d + i];
     append_one(p->spans[span].layer + layer, head, p->visible[token] - 1, key, key + m->kv_heads * d);
 }
 
@@ -156,16 +205,40 @@ INLINE void gather_token(const Pass *p, int token) {
     }
 }
 
-/* 32 columns of the hidden layer, or 16 at the end, of all tokens: silu(gate) * up, quantized. */
-INLINE void gate_piece(const Pass *p, const DecoderLayer *layer, int piece) {
-    const int F = p->model->hidden, first = piece * PASS_GROUPS * GROUP_ROWS;
+/* What the adapters of the pass add to the rows of a piece of a matrix, behind its product. `change` is where
+ * in an AdapterLayer the matrix is. */
+#define CHANGE(matrix) offsetof(AdapterLayer, matrix)
+static __attribute__((noinline)) void raise_piece(const Pass *p, int layer, size_t change, int slot, const Blocks *w,
+                                                  int piece, float *y, int stride) {
+    const int all = w->rows / GROUP_ROWS, groups = groups_of(p, w, PASS_GROUPS);
+    const int end = (piece + 1) * groups < all ? (piece + 1) * groups : all;
+    for (int span = 0; span < p->span_count; span++) {
+        if (!p->spans[span].adapter) continue;
+        const LowRank *low = (const void *)((const char *)(p->spans[span].adapter + layer) + change);
+        if (!low->rank) continue;
+        for (int t = p->begin[span]; t < p->begin[span + 1]; t++)
+            for (int group = piece * groups; group < end; group++)
+                raise_group(low, low_of(p, t, slot), group, y + (int64_t)t * stride);
+    }
+}
+
+/* A piece of the hidden layer of all tokens, whole blocks of 32 columns: silu(gate) * up, quantized. */
+INLINE void gate_piece(const Pass *p, int number, int piece) {
+    const DecoderLayer *layer = p->model->layer + number;
+    const int F = p->model->hidden, blocks = groups_of(p, &layer->gate, PASS_GROUPS) / PASS_GROUPS;
+    const int from = piece * blocks, end = (piece + 1) * blocks < F / BLOCK_COLUMNS ? (piece + 1) * blocks : F / BLOCK_COLUMNS;
+    const int first = from * BLOCK_COLUMNS;
     multiply_precisely(p, &layer->gate, &p->in, piece, p->gated, F, 0, 0);
     multiply_precisely(p, &layer->up, &p->in, piece, p->up, F, 0, 0);
+    if (p->low_width) {
+        raise_piece(p, number, CHANGE(gate), 0, &layer->gate, piece, p->gated, F);
+        raise_piece(p, number, CHANGE(up), 1, &layer->up, piece, p->up, F);
+    }
     for (int t = 0; t < p->tokens; t++) {
         float *row = p->gated + (int64_t)t * F;
-        gate(row + first, p->up + (int64_t)t * F + first, BLOCK_COLUMNS);
-        quantize_some_blocks(row, F, piece, piece + 1, &p->inner, t);
-        if (is_first(p, t)) quantize_left_over(row, F, piece, piece + 1, &p->inner, t, p->tokens + t);
+        gate(row + first, p->up + (int64_t)t * F + first, (end - from) * BLOCK_COLUMNS);
+        quantize_some_blocks(row, F, from, end, &p->inner, t);
+        if (is_precise(p, t)) quantize_left_over(row, F, from, end, &p->inner, t, p->tokens + t);
     }
 }
 
@@ -178,14 +251,24 @@ static void pass_job(void *job, int worker) {
     (void)worker;
     for (int l = 0; l < m->layers; l++) {
         const DecoderLayer *layer = m->layer + l;
-        STEP(step, T, t) norm_token(p, p->x + (int64_t)t * D, layer->attention_norm, t, 1);
+        STEP(step, T, t) {
+            norm_token(p, p->x + (int64_t)t * D, layer->attention_norm, t, 1);
+            const AdapterLayer *adapter = adapter_of(p, l, t);
+            if (!adapter) continue;
+            lower(&adapter->query, &p->in, t, T + t, low_of(p, t, 0));
+            lower(&adapter->key, &p->in, t, T + t, low_of(p, t, 1));
+            lower(&adapter->value, &p->in, t, T + t, low_of(p, t, 2));
+        }
         step_wait(step++, T);
-        const int queries = group_pieces(&layer->query, PASS_GROUPS), keys = group_pieces(&layer->key, PASS_GROUPS);
+        const int queries = pieces_of(p, &layer->query), keys = pieces_of(p, &layer->key);
         STEP(step, queries + 2 * keys, i) {
             const int which = i < queries ? 0 : 1 + (i - queries) / keys;
             const Blocks *w = which == 0 ? &layer->query : which == 1 ? &layer->key : &layer->value;
             float *y = p->qkv + (which ? (m->heads + (which - 1) * m->kv_heads) * d : 0);
-            multiply_precisely(p, w, &p->in, which ? (i - queries) % keys : i, y, qkv_width(m), 0, 1);
+            const int piece = which ? (i - queries) % keys : i;
+            const size_t change = which == 0 ? CHANGE(query) : which == 1 ? CHANGE(key) : CHANGE(value);
+            multiply_precisely(p, w, &p->in, piece, y, qkv_width(m), 0, 1);
+            if (p->low_width) raise_piece(p, l, change, which, w, piece, y, qkv_width(m));
         }
         step_wait(step++, queries + 2 * keys);
         STEP(step, T * m->kv_heads, i) place_token(p, l, i / m->kv_heads, i % m->kv_heads);
@@ -194,24 +277,55 @@ static void pass_job(void *job, int worker) {
         step_wait(step++, attention);
         STEP(step, T, t) {
             if (p->is_split) gather_token(p, t);
-            quantize_input(p, m->heads * d, t, is_first(p, t));
+            quantize_input(p, m->heads * d, t, is_precise(p, t));
+            const AdapterLayer *adapter = adapter_of(p, l, t);
+            if (adapter) lower(&adapter->out, &p->in, t, is_precise(p, t) ? T + t : 0, low_of(p, t, 0));
         }
         step_wait(step++, T);
-        const int outs = group_pieces(&layer->out, PASS_GROUPS), gates = group_pieces(&layer->gate, PASS_GROUPS);
-        STEP(step, outs, i) multiply_precisely(p, &layer->out, &p->in, i, p->x, D, 1, 0);
+        const int outs = pieces_of(p, &layer->out), gates = pieces_of(p, &layer->gate);
+        STEP(step, outs, i) {
+            multiply_precisely(p, &layer->out, &p->in, i, p->x, D, 1, 0);
+            if (p->low_width) raise_piece(p, l, CHANGE(out), 0, &layer->out, i, p->x, D);
+        }
         step_wait(step++, outs);
-        STEP(step, T, t) norm_token(p, p->x + (int64_t)t * D, layer->mlp_norm, t, is_first(p, t));
+        STEP(step, T, t) {
+            norm_token(p, p->x + (int64_t)t * D, layer->mlp_norm, t, is_precise(p, t));
+            const AdapterLayer *adapter = adapter_of(p, l, t);
+            if (!adapter) continue;
+            lower(&adapter->gate, &p->in, t, is_precise(p, t) ? T + t : 0, low_of(p, t, 0));
+            lower(&adapter->up, &p->in, t, is_precise(p, t) ? T + t : 0, low_of(p, t, 1));
+        }
         step_wait(step++, T);
-        STEP(step, gates, i) gate_piece(p, layer, i);
+        STEP(step, gates, i) gate_piece(p, l, i);
         step_wait(step++, gates);
-        STEP(step, outs, i) multiply_precisely(p, &layer->down, &p->inner, i, p->x, D, 1, 0);
+        if (p->low_width) {
+            STEP(step, T, t) {
+                const AdapterLayer *adapter = adapter_of(p, l, t);
+                if (adapter) lower(&adapter->down, &p->inner, t, is_precise(p, t) ? T + t : 0, low_of(p, t, 0));
+            }
+            step_wait(step++, T);
+        }
+        STEP(step, outs, i) {
+            multiply_precisely(p, &layer->down, &p->inner, i, p->x, D, 1, 0);
+            if (p->low_width) raise_piece(p, l, CHANGE(down), 0, &layer->down, i, p->x, D);
+        }
         step_wait(step++, outs);
     }
-    STEP(step, p->wanted_count, i) norm_token(p, p->x + (int64_t)p->wanted[i] * D, m->norm, i, 0);
+    STEP(step, p->wanted_count, i)
+    norm_token(p, p->x + (int64_t)p->wanted[i] * D, m->norm, i, is_exact(p, span_of(p, p->begin, p->wanted[i])));
     step_wait(step++, p->wanted_count);
-    const int last = p->wanted_count ? group_pieces(&m->output, PASS_LAST_GROUPS) : 0;
-    STEP(step, last, i)
-    multiply_piece(&m->output, &p->in, p->wanted_count, i, PASS_LAST_GROUPS, p->logits, m->output.rows, ACTIVATION_NONE, 0);
+    const int groups = groups_of(p, &m->output, PASS_LAST_GROUPS);
+    const int last = p->wanted_count ? group_pieces(&m->output, groups) : 0;
+    STEP(step, last, i) {
+        multiply_piece(&m->output, &p->in, p->wanted_count, i, groups, p->logits, m->output.rows,
+                       ACTIVATION_NONE, 0);
+        for (int w = 0; w < p->wanted_count; w++) {
+            if (!is_exact(p, span_of(p, p->begin, p->wanted[w]))) continue;
+            const Quantized rest = rows_of(&p->in, D, p->tokens + w);
+            multiply_piece(&m->output, &rest, 1, i, groups, p->logits + (int64_t)w * m->output.rows,
+                           m->output.rows, ACTIVATION_NONE, 1);
+        }
+    }
     step_wait(step, last);
 }
 
@@ -220,6 +334,15 @@ INLINE void *take(char **cursor, size_t bytes) {
     void *found = *cursor;
     *cursor += (bytes + 63) / 64 * 64;
     return found;
+}
+
+static int widest(int width, const AdapterLayer *layer, int layers) {
+    for (int l = 0; l < layers; l++) {
+        const LowRank *change = &layer[l].query;
+        for (int i = 0; i < (int)(sizeof(AdapterLayer) / sizeof(LowRank)); i++)
+            if (low_rows(change + i) > width) width = low_rows(change + i);
+    }
+    return width;
 }
 
 static int decode(const Decoder *m, const DecoderSpan *spans, int32_t span_count, float *x, const float *cosine,
@@ -232,8 +355,10 @@ static int decode(const Decoder *m, const DecoderSpan *spans, int32_t span_count
         const int chunks = (int)((spans[i].first + spans[i].count + CHUNK - 1) / CHUNK);
         if (chunks > p.chunks_most) p.chunks_most = chunks;
         p.tokens += spans[i].count;
+        if (spans[i].adapter) p.low_width = widest(p.low_width, spans[i].adapter, m->layers);
         pieces += m->kv_heads * ((spans[i].count * share + QUERIES - 1) / QUERIES);
     }
+    if (p.tokens <= PASS_TOKENS_FEW) p.pieces_wanted = pool_threads();
     p.is_split = pieces < ATTENTION_PIECES_FEW && p.chunks_most > 1;
     const size_t T = (size_t)p.tokens, W = (size_t)pass_width(m), F = (size_t)m->hidden;
     const size_t steps = (size_t)(PASS_STEPS_PER_LAYER * m->layers + PASS_STEPS_AFTER);
@@ -245,6 +370,7 @@ static int decode(const Decoder *m, const DecoderSpan *spans, int32_t span_count
         p.begin = take(&cursor, 4 * ((size_t)span_count + 1));
         p.piece = take(&cursor, 4 * ((size_t)span_count + 1));
         p.visible = take(&cursor, 8 * T);
+        p.low = take(&cursor, 4 * T * LOW_SLOTS * (size_t)p.low_width);
         p.c = take(&cursor, 4 * T * W);
         p.qkv = take(&cursor, 4 * T * (size_t)qkv_width(m));
         p.gated = take(&cursor, 4 * T * F);

@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-#define KERNELS_ABI 3
+#define KERNELS_ABI 5
 
 /* Weights of y = W x + b, W float [rows, columns] quantized by row:
  *   W[r, c] ~ scale[r] * (packed[r, c] - 128)
@@ -45,21 +45,23 @@ typedef struct {
     int32_t rows, columns, bits;
 } Blocks;
 
-/* Keys and values of one layer, quantized: cache.h draws them. capacity is a multiple of 16, width
- * of 8. */
+/* A layer's keys and values of one sequence: cache.h draws them. key_bits 32 keeps both as floats;
+ * parts is width / 32 where that is whole, else 1. width is a multiple of 8, capacity of 16. */
 #define KEY_WIDTH_MAX 256
 typedef struct {
     uint8_t *keys;
-    float *key_scale, *key_minimum; /* [heads, capacity] */
-    int8_t *values;                 /* [heads, capacity, width] */
-    float *value_scale;             /* [heads, capacity] */
+    uint8_t *first_keys;   /* with 4 bits */
+    uint16_t *key_scale;   /* float16 [heads, capacity / 16, parts, 16] */
+    void *values;          /* int8 or float [heads, capacity, width] */
+    uint16_t *value_scale; /* float16 [heads, capacity] */
     int64_t capacity;
-    int32_t heads, width, key_bits;
+    int32_t heads, width, key_bits, parts;
 } Cache;
 
 typedef struct {
     const float *attention_norm, *mlp_norm; /* [width] */
     Blocks query, key, value, out, gate, up, down;
+    const float *key_mean; /* [kv_heads, head_width] or null: what is taken off 4-bit keys */
 } DecoderLayer;
 
 /* A llama-like decoder: RMS norms, rotary positions, grouped queries, SwiGLU; decoder.h has the pass. */
@@ -73,9 +75,24 @@ typedef struct {
     float epsilon;
 } Decoder;
 
+/* What an adapter adds to one matrix W, beside it: W x + scale * B (A x) (LoRA, Hu et al. 2022). A is
+ * [rank, columns] in blocks of 8 bits, its rows filled up to a multiple of 16; B int8, 16 rows of W
+ * together: [rows / 16, rank, 16]. rank 0: nothing. */
+typedef struct {
+    Blocks a;
+    const int8_t *b;
+    const float *scale; /* [rows]: of B's row, alpha / rank within */
+    int32_t rank;
+} LowRank;
+
+typedef struct {
+    LowRank query, key, value, out, gate, up, down;
+} AdapterLayer;
+
 /* Tokens of one sequence: positions first to first + count - 1 of its caches, one a layer. */
 typedef struct {
     const Cache *layer;
+    const AdapterLayer *adapter; /* [layers], or null */
     int64_t first;
     int32_t count;
 } DecoderSpan;

@@ -13,7 +13,8 @@ static pthread_mutex_t in_use = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t sleep_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
 static int sleepers;
-static int wanted = 1, started = 1;
+static atomic_int wanted = 1;
+static int started = 1;
 static atomic_uint published; /* counts jobs */
 static atomic_uint open_job;  /* the one that may be entered; 0: none */
 static atomic_int inside;     /* helpers that may be in a job */
@@ -101,6 +102,8 @@ void pool_run(Work work, void *job) {
     }
     pthread_mutex_unlock(&in_use);
 }
+
+int pool_threads(void) { return wanted; }
 
 void pool_resize(int threads) {
     if (threads < 1) threads = 1;

@@ -21,6 +21,8 @@ enum { WORKERS_MAX = 16 };
 void pool_run(Work work, void *job);
 /* Use that many threads, the caller's included. Threads are started when first needed. */
 void pool_resize(int threads);
+/* How many those are now. */
+int pool_threads(void);
 
 static inline void pause_briefly(void) {
 #if defined(__x86_64__)

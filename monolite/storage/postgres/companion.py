@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 Companion = Callable[[Any, Any], Awaitable[None] | None]
 """Given the connection and the verb's result. It answers None where all is done, as every
@@ -17,3 +19,16 @@ async def accompany(also: Companion | None, connection: Any, result: Any) -> Non
         rest = also(connection, result)
         if rest is not None:
             await rest
+
+
+def accompanied(
+    work: Callable[[Any], Awaitable[T]], also: Companion | None
+) -> Callable[[Any], Awaitable[T]]:
+    """Work, and then what goes with its result, in one transaction."""
+
+    async def both(connection: Any) -> T:
+        result = await work(connection)
+        await accompany(also, connection, result)
+        return result
+
+    return work if also is None else both

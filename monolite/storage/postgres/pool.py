@@ -19,6 +19,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -31,6 +32,7 @@ from monolite.storage.errors import (
 )
 from monolite.storage.measures import Latencies, PerSecond
 from monolite.storage.postgres.errors import CAUGHT, RETRIED, from_asyncpg, unreachable
+from monolite.storage.postgres.sessions import require_sessions
 
 T = TypeVar("T")
 
@@ -60,13 +62,14 @@ class PoolStats:
 
 
 class Pool:
-    """At most `connection_count_max` connections; `open` it before use."""
+    """At most `connection_count_max` connections, which `setting` says; `open` it before use."""
 
     def __init__(
         self,
         url: str,
         *,
         connection_count_max: int = 16,
+        setting: str = "MONOLITE_DATABASE_CONNECTIONS",
         statement_deadline_s: float = 30.0,
         connect_timeout_s: float = 5.0,
         monotonic: Callable[[], float] = time.monotonic,
@@ -75,6 +78,7 @@ class Pool:
         self.url = url
         self.version = ""
         self._connection_count_max = connection_count_max
+        self._setting = setting
         self._statement_deadline_s = statement_deadline_s
         self._connect_timeout_s = connect_timeout_s
         self._monotonic = monotonic
@@ -89,9 +93,11 @@ class Pool:
 
         Raises:
             StorageError: it can't be reached, refuses the user, is older than PostgreSQL 16, or
-                isn't in UTF-8; the message names the address and never the password.
+                isn't in UTF-8, or a pooler lends sessions by the transaction; the message names the
+                address and never the password.
         """
-        async with self.dedicated() as connection:
+        async with self.dedicated() as connection, self.dedicated() as other:
+            await require_sessions(connection, other, self.address)
             version = connection.get_server_version()
             shown = await connection.fetchval("SHOW server_version")
             encoding = await connection.fetchval("SHOW server_encoding")
@@ -115,7 +121,7 @@ class Pool:
             timeout=self._connect_timeout_s,
             command_timeout=self._statement_deadline_s + _NETWORK_S,
             reset=_keep,
-            server_settings=_session(self._statement_deadline_s),
+            init=partial(_settle, statement_deadline_s=self._statement_deadline_s),
         )
 
     async def close(self) -> None:
@@ -214,11 +220,8 @@ class Pool:
         deadline.
         """
         try:
-            connection = await asyncpg.connect(
-                self.url,
-                timeout=self._connect_timeout_s,
-                server_settings=_session(statement_deadline_s),
-            )
+            connection = await asyncpg.connect(self.url, timeout=self._connect_timeout_s)
+            await _settle(connection, statement_deadline_s)
         except (*CAUGHT, ValueError) as error:
             raise self._cannot_connect(error) from error
         try:
@@ -258,7 +261,7 @@ class Pool:
             if pool.get_idle_size() == 0 and pool.get_size() >= self._connection_count_max:
                 raise QueueFull(
                     "every connection to PostgreSQL is at work: repeat the request, or raise "
-                    "MONOLITE_DATABASE_CONNECTIONS"
+                    f"{self._setting}"
                 ) from error
             raise unreachable() from error
         except CAUGHT as error:
@@ -304,14 +307,14 @@ async def _keep(connection: Any) -> None:
     """Leave a connection's session as it is when it comes back."""
 
 
-def _session(statement_deadline_s: float) -> dict[str, str]:
-    return {
-        "application_name": "monolite",
-        "search_path": SCHEMA,
-        "statement_timeout": str(round(statement_deadline_s * 1000)),
-        # A server that hangs inside a transaction must not keep others' locks waiting.
-        "idle_in_transaction_session_timeout": "60000",
-        # Compiling costs more than any statement of ours takes.
-        "jit": "off",
-        "timezone": "UTC",
-    }
+async def _settle(connection: Any, statement_deadline_s: float) -> None:
+    """Make a new connection's session ours. Not by parameters of its start, which PgBouncer
+    refuses.
+    """
+    # A server that hangs inside a transaction must not keep others' locks waiting; compiling
+    # costs more than any statement of ours takes.
+    await connection.execute(
+        f"SET application_name = monolite; SET search_path = {SCHEMA};"
+        f" SET statement_timeout = {round(statement_deadline_s * 1000)};"
+        " SET idle_in_transaction_session_timeout = 60000; SET jit = off; SET timezone = 'UTC'"
+    )

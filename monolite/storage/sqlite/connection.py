@@ -60,6 +60,15 @@ def untrusted_schema(connection: apsw.Connection) -> None:
     connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
 
 
+def stable_plans(connection: apsw.Connection) -> None:
+    """Without it SQLite plans for the value of a bound LIMIT, and prepares anew at each use.
+
+    The price: a condition on a bound value never proves that a partial index may be used, and GLOB
+    with a bound pattern never seeks, so both are written out where they should.
+    """
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+
+
 def bounded_log_file(connection: apsw.Connection) -> None:
     """Without it one long reader's swollen log keeps its size on disk for ever."""
     connection.pragma("journal_size_limit", WAL_BYTES_KEPT)
@@ -100,6 +109,7 @@ EVERY_CONNECTION: tuple[Setting, ...] = (
     temporary_in_memory,
     strict_quotes,
     untrusted_schema,
+    stable_plans,
 )
 WRITING: tuple[Setting, ...] = (write_ahead_log, bounded_log_file)
 READING: tuple[Setting, ...] = (query_only, never_checkpoint, memory_mapped)

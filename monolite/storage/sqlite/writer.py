@@ -15,6 +15,14 @@ process's lock goes to the thread. Statements on the thread would hand the inter
 fro with the loop several times a write, which cost more than half of the writes a second
 (docs/decisions/0003-where-a-commit-runs.md). A write that says it is `long` runs there whole.
 
+Where nobody else writes, waiting for company is waiting for nothing. At `normal` a write that is
+`prompt` and finds the last batch to have been one write, and no other of this turn of the loop,
+runs and commits inside `submit`, without a savepoint, since its transaction is its own:
+
+    submit ──► BEGIN IMMEDIATE ─► work ─► COMMIT ──► a future that is done
+
+One task may go on so for half a millisecond; then the others get their turn.
+
 What fails:
     a write raises           its savepoint is rolled back; its future gets the error, after the
                              commit, since what it read may include the batch's other writes
@@ -47,6 +55,9 @@ log = logging.getLogger("monolite.storage")
 
 T = TypeVar("T")
 Work = Callable[[apsw.Connection], T]
+
+_PROMPT_S = 0.0005
+"""How long one task's prompt writes may keep the loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +139,10 @@ class Writer:
         self._commit_on_loop = commit_on_loop
         self._unanswered_count = 0
         self._scheduled = False
+        # The last batch was one write of one caller, so the next is likely to be.
+        self._is_lone = True
+        # Whose prompt writes this turn of the loop has seen, and since when; None before the first.
+        self._prompted: tuple[object, float] | None = None
         # The thread has the connection; the loop must not touch it.
         self._lent = False
         self._closing = False
@@ -153,7 +168,12 @@ class Writer:
         self._thread.start()
 
     def submit(
-        self, work: Work[T], *, is_long: bool = False, is_atomic: bool = False
+        self,
+        work: Work[T],
+        *,
+        is_long: bool = False,
+        is_atomic: bool = False,
+        is_prompt: bool = False,
     ) -> asyncio.Future[T]:
         """Queues a write; the future has what `work` returned or raised, once that is committed.
 
@@ -162,7 +182,8 @@ class Writer:
         and runs on the writer's thread beside the loop. It must not end the transaction, nor leave
         a DEFERRED foreign key broken, which would fail the whole batch. One that `is_atomic`
         changes with a single statement, and never raises after it; it runs without a savepoint,
-        a tenth of what a short write costs, and would fail the whole batch if it lied. Raises
+        a tenth of what a short write costs, and would fail the whole batch if it lied. One that
+        `is_prompt` may be done when this returns: what it needs is there before the call. Raises
         QueueFull when too many writes wait, and StorageUnavailable once `close` was called.
         """
         if self._closing:
@@ -174,12 +195,19 @@ class Writer:
             )
         self._unanswered_count += 1
         future: asyncio.Future[T] = self._loop.create_future()
-        self._waiting.append(_Write(work, future, is_long, is_atomic))
+        write = _Write(work, future, is_long, is_atomic)
+        if is_prompt and self._is_lone and self._may_run_now() and self._run_now(write):
+            return future
+        self._waiting.append(write)
         if not self._scheduled and not self._lent:
             # What else this turn of the loop submits is in the same batch.
             self._scheduled = True
             self._loop.call_soon(self._next)
         return future
+
+    def have_company(self) -> None:
+        """What was just committed came from several callers. For functions of `on_commit`."""
+        self._is_lone = False
 
     async def close(self) -> None:
         """Takes no more writes, commits and answers those accepted, closes the connection."""
@@ -211,6 +239,52 @@ class Writer:
             sustained_writes_per_s=self._writes_per_s.sustained(600),
             busy_fraction_1m=min(1.0, self._busy_per_s.mean(60)),
         )
+
+    def _may_run_now(self) -> bool:
+        if self._scheduled or self._lent or self._waiting or not self._commit_on_loop:
+            return False
+        if self._prompted is None:
+            self._prompted = asyncio.current_task(self._loop), self._monotonic()
+            self._loop.call_soon(self._turn_ended)
+            return True
+        task, since = self._prompted
+        return (
+            task is not None
+            and task is asyncio.current_task(self._loop)
+            and self._monotonic() - since < _PROMPT_S
+        )
+
+    def _turn_ended(self) -> None:
+        self._prompted = None
+
+    def _run_now(self, write: _Write) -> bool:
+        """Run and commit a write alone; False, and nothing done, where it would have to wait."""
+        batch = _Batch([write], self._monotonic())
+        connection = self._connection
+        if write.is_atomic:
+            # Its statement is its transaction.
+            try:
+                write.value = write.work(connection)
+            except apsw.BusyError:
+                return False
+            except BaseException as error:
+                write.error = _told(error)
+                _recover(connection)
+        elif self._begin(batch):
+            try:
+                write.value = write.work(connection)
+            except BaseException as error:
+                if not connection.in_transaction:
+                    _lose(connection, batch, error)
+                else:
+                    write.error = _told(error)
+                    _recover(connection)
+            else:
+                _commit(connection, batch)
+        else:
+            return False
+        self._settle(batch)
+        return True
 
     def _next(self) -> None:
         """Run the next batch's works; commit them here or lend the connection to the thread."""
@@ -289,10 +363,10 @@ class Writer:
 
     def _count(self, committed_count: int, started: float) -> None:
         now = self._monotonic()
-        self._busy_per_s.add(now - started)
+        self._busy_per_s.add(now - started, now)
         if committed_count:
             self._commits.add(now - started)
-            self._writes_per_s.add(committed_count)
+            self._writes_per_s.add(committed_count, now)
             self._batches_total += 1
             self._writes_total += committed_count
             self._last_commit = now
@@ -312,6 +386,7 @@ class Writer:
             for forget in self.on_failure:
                 forget()
         self._unanswered_count -= len(batch.writes)
+        self._is_lone = len(batch.writes) == 1
         for write in batch.writes:
             if write.future.cancelled():
                 continue

@@ -68,15 +68,20 @@ class GroupClient:
         return shown
 
 
-@pytest.fixture(scope="session", params=["sqlite"])
+@pytest.fixture(scope="session", params=["sqlite", "valkey", "valkey-postgresql"])
 def engine_name(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
 
 
 @pytest.fixture(scope="session")
-def stream_settings(engine_name: str) -> dict[str, str]:
-    return {}
+def stream_settings(engine_name: str, request: pytest.FixtureRequest) -> dict[str, str]:
+    settings = {}
+    if engine_name != "sqlite":
+        settings["MONOLITE_STREAMS_URL"] = request.getfixturevalue("valkey").new_url()
+    if engine_name == "valkey-postgresql":
+        settings["MONOLITE_DATABASE_URL"] = request.getfixturevalue("postgres").new_database()
+    return settings
 
 
 @pytest.fixture(scope="session")

@@ -51,7 +51,7 @@ CREATE TABLE keys (
     name       TEXT    NOT NULL,
     digest     BLOB    NOT NULL,
     scopes     TEXT    NOT NULL,
-    privacy    TEXT    CHECK (privacy IN ('private', 'public')),
+    privacy    TEXT,
     tier       TEXT    CHECK (tier IN ('basic', 'standard', 'advanced')),
     created_at INTEGER NOT NULL,
     expires_at INTEGER,
@@ -652,4 +652,85 @@ CREATE TABLE locks (
 CREATE TABLE lock_tokens (
     tenant_id INTEGER PRIMARY KEY,
     last      INTEGER NOT NULL
+) STRICT;
+
+
+-- ── Routing of inference ────────────────────────────────────────────────────────────────────────
+-- Written by inference/routing/sqlite.py. A tenant's policy is JSON, as it was put.
+CREATE TABLE ai_policies (
+    tenant_id  INTEGER PRIMARY KEY,
+    policy     TEXT    NOT NULL,
+    updated_at INTEGER NOT NULL
+) STRICT;
+
+-- What a day has seen, and what calls under way may still take; tenant 0 is the installation. Money
+-- is in millionths of a US dollar. `warned` once 80 % of a limit were reached.
+CREATE TABLE ai_days (
+    tenant_id       INTEGER NOT NULL,
+    day             TEXT    NOT NULL,
+    tokens          INTEGER NOT NULL,
+    micros          INTEGER NOT NULL,
+    calls           INTEGER NOT NULL,
+    reserved_tokens INTEGER NOT NULL,
+    reserved_micros INTEGER NOT NULL,
+    warned          INTEGER NOT NULL CHECK (warned IN (0, 1)),
+    PRIMARY KEY (tenant_id, day)
+) STRICT, WITHOUT ROWID;
+
+-- Calls to a cloud's model: a reservation until `outcome` is known, and the audit row from then on.
+-- `day` is the tenant's, `total_day` the installation's. No text of a prompt is ever in it.
+CREATE TABLE ai_calls (
+    tenant_id         INTEGER NOT NULL,
+    id                TEXT    NOT NULL,
+    at                INTEGER NOT NULL,
+    day               TEXT    NOT NULL,
+    total_day         TEXT    NOT NULL,
+    key_id            TEXT    NOT NULL,
+    subject           TEXT,
+    privacy           TEXT    NOT NULL,
+    tier              TEXT    NOT NULL,
+    reason            TEXT    NOT NULL,
+    provider          TEXT    NOT NULL,
+    model             TEXT    NOT NULL,
+    prompt_hash       BLOB    NOT NULL,
+    reserved_tokens   INTEGER NOT NULL,
+    reserved_micros   INTEGER NOT NULL,
+    lease_until       INTEGER NOT NULL,
+    outcome           TEXT    CHECK (outcome IN ('answered', 'cut_off', 'failed', 'lost')),
+    prompt_tokens     INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    micros            INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, id)
+) STRICT, WITHOUT ROWID;
+-- Reservations that a dead server left are looked for across tenants.
+CREATE INDEX ai_calls_by_lease ON ai_calls (lease_until) WHERE outcome IS NULL;
+CREATE INDEX ai_days_by_day ON ai_days (day);
+CREATE INDEX ai_calls_by_age ON ai_calls (at) WHERE outcome IS NOT NULL;
+
+
+-- ── LoRA adapters ───────────────────────────────────────────────────────────────────────────────
+-- Written by inference/adapters/sqlite.py. Of a model at most one is active; digests are SHA-256.
+CREATE TABLE adapters (
+    tenant_id    INTEGER NOT NULL,
+    name         TEXT    NOT NULL,
+    model        TEXT    NOT NULL,
+    model_digest TEXT    NOT NULL,
+    architecture TEXT    NOT NULL,
+    rank         INTEGER NOT NULL,
+    alpha        REAL    NOT NULL,
+    tensors      INTEGER NOT NULL,
+    bytes        INTEGER NOT NULL,
+    digest       TEXT    NOT NULL,
+    is_active    INTEGER NOT NULL CHECK (is_active IN (0, 1)),
+    created_at   INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, name)
+) STRICT, WITHOUT ROWID;
+
+-- The file of an adapter, in pieces of 1 MiB.
+CREATE TABLE adapter_pieces (
+    tenant_id INTEGER NOT NULL,
+    name      TEXT    NOT NULL,
+    seq       INTEGER NOT NULL,
+    data      BLOB    NOT NULL,
+    PRIMARY KEY (tenant_id, name, seq)
 ) STRICT;

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.conformance.engine import Engine
 from tests.eventually import eventually
 from tests.server_process import ServerProcess, running_server
 
@@ -86,10 +86,10 @@ def test_concurrent_writers_lead_to_the_documents_as_they_are(client: httpx.Clie
     }
 
 
-def test_killed_server_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_killed_server_goes_on_where_it_was(engine: Engine) -> None:
     key = ""
     for session in range(3):
-        with running_server(tmp_path) as server:
+        with running_server(engine.data, **engine.settings) as server:
             if not key:
                 key = made(server)
             with server.client(key) as client:

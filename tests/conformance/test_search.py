@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import httpx
 import pytest
+
+from tests.server_process import ServerProcess, Tenant
 
 INDEX = "/v1/indexes/help"
 DOCUMENTS = f"{INDEX}/documents"
@@ -147,6 +150,8 @@ def test_put_configures_and_a_filled_index_keeps_its_model(filled: httpx.Client)
         ([{"id": "a", "text": "x"}, {"id": "a", "text": "y"}], "#/1/id"),
         ({"id": "a", "text": "x" * 1_000_001}, "#/text"),
         ({"id": "a", "text": "x", "metadata": {"m": "x" * 70_000}}, "#/metadata"),
+        ({"id": "a", "text": "x", "metadata": {"m": [{"\x00": 1}]}}, "#/metadata"),
+        ({"id": "a", "vector": [1, None]}, "#/vector/1"),
     ],
 )
 def test_bad_document_is_refused_and_stores_nothing(
@@ -170,6 +175,11 @@ def test_bad_document_is_refused_and_stores_nothing(
         ({"query": "x", "filter": {"area": {"like": "b"}}}, "#/filter/area/like"),
         ({"query": "x", "filter": {"area": {}}}, "#/filter/area"),
         ({"query": "x", "filter": {"area": [[]]}}, "#/filter/area"),
+        ({"query": "x", "filter": {"area": "\x00"}}, "#/filter/area"),
+        ({"query": "x", "filter": {"area": {"gt": None}}}, "#/filter/area/gt"),
+        ({"query": "x", "filter": {"a..b": 1}}, "#/filter/a..b"),
+        ({"query": "x", "k": -1}, "#/k"),
+        ({"vector": [1, 2]}, "#/vector"),
         ({"query": "...", "mode": "keyword"}, "#/query"),
         ({"query": "x", "vector": [1], "mode": "keyword"}, "#/vector"),
         ({"vector": [0] * 384}, "#/vector"),
@@ -227,3 +237,54 @@ def test_scores_of_words_are_the_tenants_own(client: httpx.Client, other: httpx.
     assert other.post(DOCUMENTS, content=lines, headers=headers).json()["indexed"] == 3000
     assert search(client, "password data", mode="keyword").json()["hits"] == before
     assert ids(search(client, "password")) != ids(search(other, vector=[1, 2]))
+
+
+def test_numbers_that_json_has_not_are_refused(client: httpx.Client) -> None:
+    headers = {"content-type": "application/json"}
+    for body in ('{"id":"a","vector":[NaN]}', '{"id":"a","vector":[1e999]}', '{"id":"\\ud800"}'):
+        answer = client.post(DOCUMENTS, content=body, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
+    assert client.get(INDEX).status_code == 404
+
+
+def test_deleting_while_searching_finds_old_or_new_and_nothing_broken(
+    filled: httpx.Client, server: ServerProcess, tenant: Tenant
+) -> None:
+    done = threading.Event()
+
+    def churn() -> None:
+        with server.client(tenant.key) as own:
+            for n in range(40):
+                own.delete(f"{DOCUMENTS}/refund")
+                own.post(DOCUMENTS, json=FAQ[2])
+                own.post(DOCUMENTS, json={"id": "invoice", "text": f"Bananas, {n} of them"})
+                own.post(DOCUMENTS, json=FAQ[1])
+        done.set()
+
+    writer = threading.Thread(target=churn)
+    writer.start()
+    while not done.is_set():
+        for mode in ("semantic", "keyword", "hybrid"):
+            found = ids(search(filled, "refunds, invoices, bananas", mode=mode))
+            assert len(found) == len(set(found))
+            if mode == "semantic":
+                # What is replaced is always there, in the one version or the other.
+                assert {"reset", "export", "invoice"} <= set(found)
+    writer.join()
+    assert set(ids(search(filled, "anything"))) == {one["id"] for one in FAQ}
+
+
+def test_export_takes_indexes_along(
+    filled: httpx.Client, tenant: Tenant, operator: httpx.Client, server: ServerProcess
+) -> None:
+    before = search(filled, "password data", mode="hybrid").json()["hits"]
+    exported = operator.get(f"/v1/tenants/{tenant.name}/export")
+    moved = operator.post(
+        f"/v1/tenants/{tenant.name}-moved/import",
+        content=exported.content,
+        headers={"content-type": "application/x-ndjson"},
+    )
+    assert moved.status_code == 201, moved.text
+    with server.client(moved.json()["key"]) as client:
+        assert search(client, "password data", mode="hybrid").json()["hits"] == before
+        assert client.get(INDEX).json()["documents"] == 4
