@@ -14,6 +14,7 @@ import pytest
 from monolite.replication import local_state
 from monolite.replication.errors import ReplicationUnavailable
 from monolite.replication.s3 import S3Client
+from tests.programs import started
 from tests.replication.installation import Installation, add, eventually_replicated, until
 from tests.s3_server import S3Server
 
@@ -172,18 +173,16 @@ def test_kill_9_of_the_server_leaves_no_litestream_and_needs_no_fresh_copy(
     settings = installation.settings
     installation.path.mkdir()
     arguments = [settings.url, settings.endpoint, settings.access_key_id]
-    server = subprocess.Popen(
+    command = started(
         [sys.executable, "-c", CHILD, str(installation.path), *map(str, arguments),
          settings.secret_access_key],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         cwd=Path(__file__).parents[2],
     )  # fmt: skip
-    with server:
-        assert server.stdout is not None
+    with command as server:
         pid = int(server.stdout.readline())
         assert Path(f"/proc/{pid}").exists()
-        server.kill()
     asyncio.run(until(lambda: not _alive(pid)))
     generation = local_state.load(installation.path / "replica")
 

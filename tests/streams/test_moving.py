@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.eventually import eventually
+from tests.programs import started
 from tests.server_process import ROOT, Tenant, environment, monolite, running_server
 from tests.valkey_server import ValkeyServer
 
@@ -119,14 +120,9 @@ def test_streams_move_to_redis_and_back_and_nothing_is_lost_or_doubled(
 
 def cut_off(data: Path, *arguments: str) -> None:
     """Kill a move between its first stream and its last."""
-    with subprocess.Popen(
-        [sys.executable, str(ROOT / "server.py"), "migrate", "--data", str(data), *arguments],
-        stdout=subprocess.PIPE,
-        env=environment(),
-    ) as move:
-        assert move.stdout is not None
+    command = [sys.executable, ROOT / "server.py", "migrate", "--data", data, *arguments]
+    with started(command, stdout=subprocess.PIPE, env=environment()) as move:
         assert b"of tenant" in move.stdout.readline()
-        move.kill()
 
 
 def test_a_move_that_was_cut_off_begins_anew(valkey: ValkeyServer, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import pytest
 
 from monolite.worker import Job, Refused, Retry, Worker
 from tests.eventually import eventually
+from tests.programs import started
 from tests.server_process import ROOT, ServerProcess, Tenant, running_server
 
 LATER = {"run_at": "2100-01-01T00:00:00Z"}
@@ -35,7 +36,7 @@ def working(worker: Worker) -> Iterator[None]:
         except BaseException as error:
             failed.append(error)
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
         yield
@@ -253,13 +254,13 @@ def test_a_server_that_goes_and_comes_back_is_waited_for(tmp_path: Path) -> None
 
 
 PROGRAM = """
-import sys, threading
+import os, sys, threading
 from monolite.worker import Worker
 worker = Worker(sys.argv[1], sys.argv[2], name=sys.argv[3], poll_s=0.3)
 
-@worker.on("q", lease_s=1)
+@worker.on("q", lease_s=5)
 def effect(job):
-    print(job.id, flush=True)
+    os.write(1, job.id.encode() + b"\\n")  # whole, where the lines of print in threads mix
     if sys.argv[3] == "first":
         threading.Event().wait(60)
     return sys.argv[3]
@@ -268,13 +269,11 @@ worker.run()
 """
 
 
-def program(server: ServerProcess, key: str, name: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, server.url, key, name],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
+def program(
+    server: ServerProcess, key: str, name: str
+) -> AbstractContextManager[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", PROGRAM, server.url, key, name]
+    return started(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
 
 def test_the_jobs_of_a_killed_worker_go_to_the_next(
@@ -299,11 +298,8 @@ def test_the_page_on_jobs_has_a_worker_that_works(
     page = (ROOT / "docs" / "jobs.md").read_text()
     [example] = re.findall(r"```python\n(.+?)```", page, re.DOTALL)
     made = client.post("/v1/queues/mail/jobs", json={"payload": {"to": "ada@example.com"}})
-    with subprocess.Popen(
-        [sys.executable, "-c", example.replace("http://127.0.0.1:8080", server.url)],
-        env=os.environ | {"KEY": tenant.key},
-        cwd=ROOT,
-    ) as process:
+    command = [sys.executable, "-c", example.replace("http://127.0.0.1:8080", server.url)]
+    with started(command, env=os.environ | {"KEY": tenant.key}, cwd=ROOT) as process:
         assert reaches(client, made.json()["id"], "completed")["result"]
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
