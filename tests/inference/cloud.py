@@ -21,9 +21,8 @@ HELLO = [{"role": "user", "content": "Say hello."}]
 
 @dataclass
 class Cloud:
-    """Answers `words`; `fault` is what goes wrong: `slow`, `silent`, `cut`, `garbage`, `flood`,
-    `endless`,
-    or a status. `tool` is a call of a tool in place of a text.
+    """Answers `words`; `fault` is what goes wrong: `slow`, `silent`, `cut`, `stall`, `garbage`,
+    `flood`, `endless`, or a status. `tool` is a call of a tool in place of a text.
     """
 
     port: int = 0
@@ -101,6 +100,8 @@ def running_cloud() -> Iterator[Cloud]:
                     if cloud.fault == "cut" and at == 4:
                         self.close_connection = True
                         return
+                    if cloud.fault == "stall" and at == 4:
+                        cloud.release.wait(20)
                     if cloud.fault == "garbage" and at == 2:
                         event = b"data: {nothing\n\n"
                     if cloud.fault == "flood" and at == 2:

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import openai
 import pytest
@@ -235,17 +237,34 @@ def test_a_spent_budget_degrades_to_local_and_warns(caller: Tenant, cloud: Cloud
     assert route(public(caller.client)) == ("local", "budget_spent")
 
 
-def test_concurrent_requests_never_overspend(caller: Tenant, cloud: Cloud) -> None:
+def test_a_hundred_requests_at_once_never_overspend(caller: Tenant, cloud: Cloud) -> None:
     caller.client.put("/v1/ai/policy", json={"daily_cloud_tokens": 300}).raise_for_status()
     cloud.fault = "slow"
-    with ThreadPoolExecutor(24) as pool:
-        routes = list(pool.map(lambda _: route(public(caller.client, max_tokens=2)), range(24)))
+    with ThreadPoolExecutor(100) as pool:
+        answers = list(pool.map(lambda _: public(caller.client, max_tokens=2), range(100)))
     spent = usage(caller)
+    # What the local model can't queue either is refused, and took nothing.
+    routes = [route(one) for one in answers if one.status_code != 429]
     went = sum(provider != "local" for provider, _ in routes)
     assert 1 <= went < 24
     assert (spent["calls"], spent["cloud_tokens_reserved"]) == (went, 0)
     assert spent["cloud_tokens"] == went * 14 <= 300
     assert {reason for provider, reason in routes if provider == "local"} == {"budget_spent"}
+
+
+def test_the_day_of_a_budget_is_the_tenants(caller: Tenant) -> None:
+    days = []
+    # Twenty-five hours apart: it is never the same day in both.
+    for zone in ("Pacific/Kiritimati", "Pacific/Pago_Pago"):
+        caller.client.put("/v1/ai/policy", json={"timezone": zone}).raise_for_status()
+        assert route(public(caller.client))[1] == "tier_above_local"
+        spent = usage(caller)
+        days.append(spent["day"])
+        assert (spent["timezone"], spent["calls"]) == (zone, 1)
+        midnight = datetime.fromisoformat(spent["resets_at"]).astimezone(ZoneInfo(zone))
+        assert (midnight.hour, midnight.minute) == (0, 0)
+        assert midnight.date() == date.fromisoformat(spent["day"]) + timedelta(days=1)
+    assert days[0] > days[1]
 
 
 def test_the_record_of_a_call_has_no_text(caller: Tenant, cloud: Cloud) -> None:

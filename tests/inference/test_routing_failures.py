@@ -70,6 +70,22 @@ def test_a_stream_that_breaks_off_says_so_and_is_settled(caller: Tenant, cloud: 
     assert route(public(caller.client)) == ("local", "provider_broke_off")
 
 
+def test_a_provider_that_falls_silent_between_tokens_is_given_up(
+    caller: Tenant, cloud: Cloud
+) -> None:
+    cloud.fault = "stall"
+    cloud.release.clear()
+    body = {"messages": HELLO, "max_tokens": 8, "privacy": "public", "tier": "advanced"}
+    with caller.client.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as got:
+        lines = [line for line in got.iter_lines() if line]
+    assert "From" in "".join(lines[:-1])
+    assert '"provider_failed"' in lines[-1]
+    assert "no token within 1 s" in lines[-1]
+    assert usage(caller)["cloud_tokens_reserved"] == 0
+    assert route(public(caller.client)) == ("local", "provider_broke_off")
+    cloud.release.set()
+
+
 def test_a_client_that_hangs_up_ends_the_call(caller: Tenant, cloud: Cloud) -> None:
     cloud.fault = "endless"
     body = {"messages": HELLO, "privacy": "public", "tier": "advanced", "stream": True}
@@ -129,6 +145,9 @@ def test_a_wrong_key_is_said_once_and_never_shown(tmp_path: Path) -> None:
             examined = monolite("doctor", "--data", server.data, **settings)
             assert b"FAIL  cloud: the provider refuses the key (401)" in examined.stdout
             assert wrong.encode() not in examined.stdout + examined.stderr
+            files = [path for path in server.data.rglob("*") if path.is_file()]
+            assert any(path.name == "monolite.db" for path in files)
+            assert not [path for path in files if wrong.encode() in path.read_bytes()]
 
 
 def test_a_server_killed_in_a_call_leaves_no_reservation(tmp_path: Path) -> None:
