@@ -162,7 +162,9 @@ class Waiter:
 
 
 class Channel:
-    """Everyone who follows one document. `position` is what all who are live have been sent."""
+    """Everyone who follows one document. `position` is what all who are live have been sent, and
+    never goes back: a batch that is being read begins at one it had.
+    """
 
     __slots__ = ("epoch", "is_woken", "listeners", "position", "pumping", "waiters")
 
@@ -266,7 +268,9 @@ class Channels:
             if read is None or read.is_whole:
                 seq = 0 if read is None else read.document.seq
                 listener.position = max(listener.position, seq)
-                if listener.position >= channel.position or not _any_live(channel):
+                # A read that was overtaken by the channel's ends before its position: behind that,
+                # and in no batch to come, would be a gap.
+                if listener.position >= channel.position:
                     break
         if not _any_live(channel):
             channel.position = listener.position
@@ -353,7 +357,8 @@ class Channels:
             if read is None or not read.entries:
                 return
             batch = Batch(read.entries, self._cursor_at(key, read), read.is_whole)
-            last = channel.position = read.entries[-1].seq
+            last = read.entries[-1].seq
+            channel.position = max(channel.position, last)
             for waiter in channel.waiters:
                 if waiter.position < last:
                     waiter.wake()

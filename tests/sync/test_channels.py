@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from monolite.errors import RateLimited
@@ -55,17 +56,23 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
-@given(steps)
+@settings(max_examples=300, deadline=None)
+@given(steps, st.lists(st.integers(0, 30), min_size=1, max_size=8))
+@example(
+    [("join", 0, 0), ("turn", 1), ("write",), ("turn", 3), ("write",), ("turn", 1)], [9, 0, 30]
+)
 def test_every_listener_gets_what_lives_behind_its_place_once_and_in_order(
-    steps: list[tuple[Any, ...]],
+    steps: list[tuple[Any, ...]], paces: list[int]
 ) -> None:
     """Any interleaving of writes, compaction, joins, leaves and failing reads, over an engine that
-    gives the loop away in the middle of each read.
+    gives the loop away in the middle of each read: for so long that reads overtake each other, as
+    they do on PostgreSQL's connections.
     """
 
     async def run() -> None:
         engine = MemoryEngine()
+        pace = itertools.cycle(paces)
+        engine.pause = lambda: settle(next(pace))
         channels = channels_of(engine)
         listening: list[tuple[Listener, NotingOutlet, int]] = []
         # What each is owed: all that was live when it was last looked at and since written.
